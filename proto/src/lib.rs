@@ -1,0 +1,34 @@
+//! callbridge's gRPC API: generated messages, clients and servers, and the id types.
+//!
+//! The `.proto` files beside this crate are the source; their comments are the documentation of each item.
+
+#[expect(missing_docs, clippy::pedantic, reason = "generated from documented .proto files")]
+mod generated {
+    pub mod agent {
+        pub mod v1 {
+            tonic::include_proto!("callbridge.agent.v1");
+        }
+    }
+    pub mod call {
+        pub mod v1 {
+            tonic::include_proto!("callbridge.call.v1");
+        }
+    }
+    pub mod directory {
+        pub mod v1 {
+            tonic::include_proto!("callbridge.directory.v1");
+        }
+    }
+    pub mod ingress {
+        pub mod v1 {
+            tonic::include_proto!("callbridge.ingress.v1");
+        }
+    }
+}
+
+pub mod id;
+
+pub use generated::{agent, call, directory, ingress};
+
+/// The encoded descriptor set of every service, for reflection.
+pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("callbridge");

@@ -1,0 +1,155 @@
+//! Logs, traces and metrics. Spans go out by OTLP when `OTEL_EXPORTER_OTLP_ENDPOINT` is set; metrics by OTLP too, and always
+//! as Prometheus text on the internal listener.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use opentelemetry::{Context, KeyValue, global, trace::TracerProvider as _};
+use opentelemetry_http::{HeaderExtractor, HeaderInjector};
+use opentelemetry_sdk::{
+    Resource, metrics::SdkMeterProvider, propagation::TraceContextPropagator, trace::SdkTracerProvider,
+};
+use prometheus::Registry;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, filter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::config::Vars;
+
+/// A collector that does not answer holds the exit for this long at most.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+
+/// The crates that carry the exporter's own traffic; their spans would feed back into it.
+const EXPORTER_CRATES: [&str; 4] = ["hyper", "h2", "tonic", "tower"];
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Human,
+}
+
+/// What telemetry needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `LOG_FORMAT`: `json` (default) or `human`.
+    pub format: LogFormat,
+    /// `RUST_LOG`, for example `info,edge=debug`.
+    pub filter: String,
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`; traces and metrics are exported when it is set.
+    pub otlp_endpoint: Option<String>,
+}
+
+impl Settings {
+    /// Reads the settings; the rest of the standard `OTEL_*` variables is read by the exporters themselves.
+    pub fn read(vars: &mut Vars) -> Self {
+        Self {
+            format: if vars.text("LOG_FORMAT").as_deref() == Some("human") { LogFormat::Human } else { LogFormat::Json },
+            filter: vars.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
+            otlp_endpoint: vars.text("OTEL_EXPORTER_OTLP_ENDPOINT"),
+        }
+    }
+}
+
+/// Running telemetry.
+#[derive(Debug)]
+pub struct Telemetry {
+    traces: Option<SdkTracerProvider>,
+    metrics: SdkMeterProvider,
+}
+
+/// The process's metrics, for the Prometheus page.
+pub fn registry() -> Registry {
+    prometheus::default_registry().clone()
+}
+
+/// Starts logs, traces and metrics for this process. Must be called within a tokio runtime, once.
+///
+/// # Errors
+/// When an exporter cannot be built or telemetry was started before.
+pub fn start(service: &'static str, settings: &Settings) -> anyhow::Result<Telemetry> {
+    let resource = Resource::builder().with_service_name(service).build();
+    let mut metrics = SdkMeterProvider::builder()
+        .with_resource(resource.clone())
+        .with_reader(opentelemetry_prometheus::exporter().with_registry(registry()).build()?);
+    let mut traces = None;
+    if let Some(endpoint) = &settings.otlp_endpoint {
+        use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig as _};
+        let spans = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
+        traces = Some(SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(spans).build());
+        let exporter = MetricExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
+        metrics = metrics.with_periodic_exporter(exporter);
+    }
+    let metrics = metrics.build();
+    global::set_meter_provider(metrics.clone());
+    global::set_text_map_propagator(TraceContextPropagator::new());
+
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match settings.format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Human => lines.compact().boxed(),
+    };
+    let spans = traces.as_ref().map(|provider| {
+        tracing_opentelemetry::layer().with_tracer(provider.tracer("callbridge")).with_filter(filter::filter_fn(
+            |metadata| !EXPORTER_CRATES.iter().any(|name| metadata.target().split("::").next() == Some(name)),
+        ))
+    });
+    tracing_subscriber::registry()
+        .with(spans)
+        .with(lines.with_filter(EnvFilter::try_new(&settings.filter)?))
+        .try_init()?;
+    Ok(Telemetry { traces, metrics })
+}
+
+impl Telemetry {
+    /// Sends what is left, within two seconds.
+    pub async fn shut_down(self) {
+        // The providers block, which would starve a current-thread runtime.
+        let flush = tokio::task::spawn_blocking(move || {
+            if let Some(traces) = &self.traces {
+                let _ = traces.shutdown_with_timeout(FLUSH_LIMIT);
+            }
+            let _ = self.metrics.shutdown_with_timeout(FLUSH_LIMIT);
+        });
+        let _ = tokio::time::timeout(2 * FLUSH_LIMIT, flush).await;
+    }
+}
+
+/// A meter of this process.
+pub fn meter() -> opentelemetry::metrics::Meter {
+    global::meter("callbridge")
+}
+
+/// The trace context that came with a request.
+pub fn extract(headers: &HeaderMap) -> Context {
+    global::get_text_map_propagator(|propagator| propagator.extract(&HeaderExtractor(headers)))
+}
+
+/// Adds the current span's trace context to a request.
+pub fn inject(headers: &mut HeaderMap) {
+    let context = Span::current().context();
+    global::get_text_map_propagator(|propagator| propagator.inject_context(&context, &mut HeaderInjector(headers)));
+}
+
+/// The current span's W3C `traceparent`, for rows and messages that carry a trace over a hop that headers cannot cross.
+pub fn traceparent() -> Option<String> {
+    let mut headers = HeaderMap::new();
+    inject(&mut headers);
+    headers.get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+/// The context of a `traceparent`, to set as a span's parent or link. An unreadable one gives an empty context.
+pub fn context_of(traceparent: &str) -> Context {
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = traceparent.parse() {
+        headers.insert("traceparent", value);
+    }
+    extract(&headers)
+}
+
+/// A metric label.
+pub fn label(key: &'static str, value: impl Into<opentelemetry::Value>) -> KeyValue {
+    KeyValue::new(key, value)
+}
