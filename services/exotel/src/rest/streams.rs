@@ -1,0 +1,69 @@
+//! How many AgentStream sockets an account has open, as Exotel counts them.
+
+use super::answer::Node;
+use super::{Client, Credentials, RestError, read_span};
+
+/// An account's open streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActiveStreams {
+    /// Open now.
+    pub active: u32,
+    /// Beyond this streams fail, where Exotel tells it.
+    pub limit: Option<u32>,
+}
+
+impl ActiveStreams {
+    /// Reads either of the two documented answers, XML or JSON.
+    fn read(root: Node<'_>) -> Option<Self> {
+        let stream = root.child("Stream").unwrap_or(root);
+        let number = |names: [&str; 2]| {
+            names
+                .iter()
+                .find_map(|name| stream.text(name))
+                .and_then(|text| text.parse().ok())
+        };
+        Some(Self {
+            active: number(["ActiveStreamCount", "active_streams"])?,
+            limit: number(["ThrottleLimit", "max_allowed_streams"]),
+        })
+    }
+}
+
+impl Client {
+    /// Counts the account's open streams. A drift metric: the count lags.
+    pub async fn active_streams(&self, credentials: &Credentials) -> Result<ActiveStreams, RestError> {
+        let answer = self
+            .get(credentials, read_span("active_streams"), &["ActiveStreams"], &[])
+            .await?;
+        let tree = answer.tree().ok_or(RestError::Unreadable("a count of streams"))?;
+        ActiveStreams::read(Node::root(&tree)).ok_or(RestError::Unreadable("a count of streams"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::answer::tree;
+    use super::*;
+
+    #[test]
+    fn both_documented_answers() {
+        let read = |body: &str| ActiveStreams::read(Node::root(&tree(body.as_bytes())?));
+        let xml = "<TwilioResponse><Stream><ActiveStreamCount>0</ActiveStreamCount><ThrottleLimit>100</ThrottleLimit></Stream></TwilioResponse>";
+        assert_eq!(
+            read(xml),
+            Some(ActiveStreams {
+                active: 0,
+                limit: Some(100)
+            })
+        );
+        let json = r#"{"status":"success","active_streams":12,"max_allowed_streams":100,"account_sid":"a"}"#;
+        assert_eq!(
+            read(json),
+            Some(ActiveStreams {
+                active: 12,
+                limit: Some(100)
+            })
+        );
+        assert_eq!(read(r#"{"status":"success"}"#), None);
+    }
+}
