@@ -1,0 +1,68 @@
+//! When people may be called: a window of the day in the account's time zone (by default 09:00 to 21:00 in India, the hours
+//! outside of which TRAI bars commercial calls).
+
+use chrono::{DateTime, Days, NaiveTime, TimeDelta, TimeZone as _, Utc};
+use chrono_tz::Tz;
+
+/// The window of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hours {
+    /// Minutes after midnight of the first allowed minute.
+    pub start_minute: i32,
+    /// Minutes after midnight of the first minute that is not allowed any more.
+    pub end_minute: i32,
+    /// Where midnight is.
+    pub zone: Tz,
+}
+
+impl Hours {
+    /// The first allowed instant at or after `now`: `now` itself within the window.
+    pub fn next_open(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        let local = now.with_timezone(&self.zone);
+        // Three days are more than any clock change can swallow.
+        for day in 0..3 {
+            let Some(date) = local.date_naive().checked_add_days(Days::new(day)) else { break };
+            let at = |minute: i32| {
+                let midnight = date.and_time(NaiveTime::MIN);
+                self.zone.from_local_datetime(&(midnight + TimeDelta::minutes(minute.into()))).earliest()
+            };
+            // A time that a clock change skips is not there that day; the next day has it.
+            let (Some(start), Some(end)) = (at(self.start_minute), at(self.end_minute)) else { continue };
+            if now < end {
+                return now.max(start.with_timezone(&Utc));
+            }
+        }
+        now + TimeDelta::days(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono_tz::{America::New_York, Asia::Kolkata};
+
+    use super::*;
+
+    fn utc(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_call_waits_for_nine_in_the_morning_in_india() {
+        let hours = Hours { start_minute: 540, end_minute: 1260, zone: Kolkata };
+        for (now, open) in [
+            ("2026-11-22T06:00:00Z", "2026-11-22T06:00:00Z"),
+            ("2026-11-22T03:29:59Z", "2026-11-22T03:30:00Z"),
+            ("2026-11-22T15:29:59Z", "2026-11-22T15:29:59Z"),
+            ("2026-11-22T15:30:00Z", "2026-11-23T03:30:00Z"),
+            ("2026-11-22T20:00:00Z", "2026-11-23T03:30:00Z"),
+        ] {
+            assert_eq!(hours.next_open(utc(now)), utc(open), "at {now}");
+        }
+    }
+
+    #[test]
+    fn a_window_that_begins_in_a_skipped_hour_opens_the_next_day() {
+        let hours = Hours { start_minute: 150, end_minute: 170, zone: New_York };
+        assert_eq!(hours.next_open(utc("2026-03-08T06:00:00Z")), utc("2026-03-09T06:30:00Z"));
+    }
+}

@@ -1,0 +1,24 @@
+//! Calls: what they are, how they are placed, dialled, followed and ended.
+
+use std::sync::Arc;
+
+use crate::app::App;
+
+pub mod dial;
+pub mod dispatch;
+pub mod end;
+pub mod hours;
+pub mod hub;
+pub mod list;
+pub mod place;
+pub mod read_back;
+pub mod record;
+pub mod socket;
+pub mod state;
+pub mod watch;
+
+/// Starts the loops: news between replicas, and the dialler with its sweep and read-back.
+pub fn start(app: &Arc<App>) {
+    hub::start(app);
+    dispatch::start(app);
+}

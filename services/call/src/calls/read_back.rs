@@ -1,0 +1,180 @@
+//! Asking Exotel how a call stands: when, and what its answer means. A lost callback costs minutes, never the call.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use diesel_async::AsyncConnection as _;
+use exotel::{ProviderStatus, rest::CallDetails};
+use tracing::{Instrument as _, info_span, warn};
+
+use super::{
+    record::{Note, record},
+    state::{End, Event, Facts, Outcome, Presumption, Source, State},
+};
+use crate::{
+    app::App,
+    error::Error,
+    store::{
+        calls::{Call, Change},
+        due,
+    },
+};
+
+/// After the last audio session ended, first: Exotel's own record follows within seconds, its callback may be lost. The
+/// later steps are a setting.
+const AFTER_MEDIA: TimeDelta = TimeDelta::seconds(2);
+/// When there is nothing better to go by.
+const EVERY: TimeDelta = TimeDelta::minutes(5);
+/// Exotel ends a call at its time limit; this much later it is surely over.
+const PAST_LIMIT: TimeDelta = TimeDelta::minutes(2);
+/// Price and duration lag the end by up to a quarter of an hour.
+const LATE_FACTS: [i64; 3] = [60, 300, 900];
+/// A replica that dies while asking gives the call back after this.
+const LEASE: TimeDelta = TimeDelta::seconds(30);
+/// Questions at one time.
+const PARALLEL: i64 = 8;
+
+/// When to ask first after a change. None: as it was before.
+pub fn schedule(before: &Call, facts: &Facts, state: State, now: DateTime<Utc>) -> Option<Option<DateTime<Utc>>> {
+    let known = before.facts().unwrap_or_default();
+    if state.is_terminal() {
+        let at_exotel = facts.ends.keys().any(|source| *source != Source::Local);
+        return (!before.state.is_terminal())
+            .then(|| at_exotel.then(|| now + TimeDelta::seconds(LATE_FACTS[0])));
+    }
+    if facts.left != known.left {
+        return Some(Some(now + AFTER_MEDIA));
+    }
+    if facts.media_seen && !known.media_seen {
+        return Some(Some(now + TimeDelta::seconds(before.time_limit_seconds.into()) + PAST_LIMIT));
+    }
+    if state == State::Unconfirmed && before.state != state {
+        return Some(Some(now + EVERY));
+    }
+    let placed = matches!(state, State::Placed | State::Ringing | State::InProgress);
+    if placed && matches!(before.state, State::Queued | State::Dialing | State::Unconfirmed) {
+        let rings_until = TimeDelta::seconds(i64::from(before.ring_timeout_seconds) + 10);
+        return Some(Some(now + rings_until));
+    }
+    None
+}
+
+/// When to ask again after an answer that did not settle the call.
+fn next(app: &App, call: &Call, facts: &Facts) -> Option<DateTime<Utc>> {
+    let now = app.clock.now();
+    let step = usize::try_from(call.read_backs).unwrap_or(0) + 1;
+    if call.state.is_terminal() {
+        let complete = call.price.is_some() && call.talk_seconds.is_some();
+        return LATE_FACTS.get(step).filter(|_| !complete).map(|wait| now + TimeDelta::seconds(*wait));
+    }
+    let after_media = facts.left.is_some().then(|| app.config.read_back_steps.get(step)).flatten();
+    Some(now + after_media.copied().unwrap_or(EVERY))
+}
+
+/// Asks about all calls whose time has come. Returns how many there were.
+///
+/// # Errors
+/// Of the database; trouble with Exotel is logged and tried again later.
+pub async fn run_due(app: &Arc<App>) -> Result<usize, Error> {
+    let mut conn = app.db.conn().await?;
+    let due = conn
+        .transaction::<_, Error, _>(async |conn| Ok(due::read_backs(conn, LEASE, PARALLEL).await?))
+        .await?;
+    drop(conn);
+    let count = due.len();
+    for call in due {
+        let app_of_task = Arc::clone(app);
+        let span = info_span!("call.read_back", call.id = %call.id());
+        app.tasks.spawn(
+            async move {
+                if let Err(error) = ask(&app_of_task, &call).await {
+                    warn!(call.id = %call.id(), %error, "could not read a call back; it is tried again");
+                }
+            }
+            .instrument(span),
+        );
+    }
+    Ok(count)
+}
+
+/// Asks Exotel about one call and records the answer.
+async fn ask(app: &Arc<App>, call: &Call) -> Result<(), Error> {
+    let note = Note::from("read_back");
+    // A call without an id at Exotel cannot be asked about by it; only time settles it here.
+    let Some(sid) = call.call_sid.as_deref() else { return write(app, call, overdue(app, call), note).await };
+    let mut conn = app.db.conn().await?;
+    let credentials = app.vault.open_for_call(&mut conn, call.account_id, call.phone_id).await?.credentials;
+    drop(conn);
+    match app.exotel.call(&credentials, sid).await {
+        Ok(details) => {
+            let event = end_of(&details.status).map_or_else(
+                || overdue(app, call).unwrap_or(Event::Seen),
+                |end| Event::Ended(Source::ReadBack, end),
+            );
+            write(app, call, Some(event), note.changing(facts_of(&details))).await
+        }
+        Err(error) => {
+            warn!(call.id = %call.id(), %error, "Exotel did not answer a question about a call; it is asked again");
+            write(app, call, overdue(app, call), note).await
+        }
+    }
+}
+
+/// The last resort: a call that nobody has ended is over when its time limit is long past.
+fn overdue(app: &App, call: &Call) -> Option<Event> {
+    let began = call.answered_at.or(call.post_started_at).unwrap_or(call.queued_at);
+    let longest = TimeDelta::seconds(i64::from(call.time_limit_seconds) + i64::from(call.ring_timeout_seconds));
+    let over = !call.state.is_terminal() && app.clock.now() > began + longest + PAST_LIMIT;
+    over.then_some(Event::Presumed(Presumption::TimeLimit))
+}
+
+/// Records an answer, or only sets the time of the next question.
+async fn write(app: &Arc<App>, call: &Call, event: Option<Event>, note: Note) -> Result<(), Error> {
+    let mut conn = app.db.conn().await?;
+    let again = next(app, call, &call.facts()?);
+    let step = call.read_backs + 1;
+    let changed = conn
+        .transaction::<bool, Error, _>(async |conn| {
+            let mut changed = false;
+            if let Some(event) = &event {
+                let Some((after, news)) = record(conn, call.id(), event, note).await? else { return Ok(false) };
+                if after.state != call.state {
+                    // The new state came with a time of its own.
+                    return Ok(news);
+                }
+                changed = news;
+            }
+            due::set_read_back(conn, call.id(), again, step).await?;
+            Ok(changed)
+        })
+        .instrument(info_span!("db.transaction", otel.name = "read_back"))
+        .await?;
+    if changed {
+        app.hub.committed(call.id());
+    }
+    Ok(())
+}
+
+/// Exotel's word for an end. None: not over, or a word we do not know.
+pub fn end_of(status: &ProviderStatus) -> Option<End> {
+    let outcome = match status {
+        ProviderStatus::Completed => Outcome::Completed,
+        ProviderStatus::Busy => Outcome::Busy,
+        ProviderStatus::NoAnswer => Outcome::NoAnswer,
+        ProviderStatus::Failed => Outcome::Failed,
+        ProviderStatus::Canceled => Outcome::Canceled,
+        ProviderStatus::Queued | ProviderStatus::InProgress | ProviderStatus::Ringing | ProviderStatus::Unknown(_) => {
+            return None;
+        }
+    };
+    Some(End::new(outcome))
+}
+
+fn facts_of(details: &CallDetails) -> Change {
+    Change {
+        talk_seconds: details.talk_s.or(details.duration_s).and_then(|seconds| i32::try_from(seconds).ok()),
+        price: details.price.clone(),
+        recording_url: details.recording_url.clone(),
+        ..Change::default()
+    }
+}

@@ -1,0 +1,204 @@
+//! Where agents may be: an endpoint is dialled by the edge, so it must not lead to whatever else the network has (F124).
+//!
+//! The name is checked here; the edge checks the address that it resolves to, and dials that one.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use url::{Host, Url};
+
+/// Longer endpoints are a mistake.
+const LONGEST: usize = 1024;
+
+/// Why `AGENT_ENDPOINT_ALLOW` cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("entry {0} is neither a host suffix (agents.example.com), nor a range of addresses (10.0.0.0/8), nor `loopback`")]
+pub struct AllowError(pub usize);
+
+/// Why an endpoint is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// Not a URL.
+    #[error("is not a URL such as http://agent.example.com:50051")]
+    Url,
+    /// Another scheme.
+    #[error("begins with http://, https://, ws:// or wss://")]
+    Scheme,
+    /// Something that would be ignored, or logged.
+    #[error("has a host and a port only: no user, no fragment, and for http no path and no query")]
+    Extra,
+    /// Not in `AGENT_ENDPOINT_ALLOW`.
+    #[error("is not in AGENT_ENDPOINT_ALLOW")]
+    NotAllowed,
+    /// An address that no agent has.
+    #[error("is a link-local, unspecified, multicast or broadcast address")]
+    Special,
+}
+
+/// The rules of `AGENT_ENDPOINT_ALLOW`. Without entries nothing is allowed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Allow {
+    loopback: bool,
+    suffixes: Vec<String>,
+    ranges: Vec<Range>,
+}
+
+/// Addresses with a common prefix.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Range {
+    address: IpAddr,
+    bits: u8,
+}
+
+impl fmt::Debug for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
+}
+
+impl Range {
+    fn parse(text: &str) -> Option<Self> {
+        let (address, bits) = text.split_once('/')?;
+        let address: IpAddr = address.parse().ok()?;
+        let bits: u8 = bits.parse().ok()?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        (bits <= most).then_some(Self { address, bits })
+    }
+
+    fn contains(self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(base), IpAddr::V4(address)) => {
+                let differing = u32::from(base) ^ u32::from(address);
+                differing.leading_zeros() >= u32::from(self.bits)
+            }
+            (IpAddr::V6(base), IpAddr::V6(address)) => {
+                let differing = u128::from(base) ^ u128::from(address);
+                differing.leading_zeros() >= u32::from(self.bits)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Allow {
+    /// Reads entries with commas between; a suffix stands for itself and all names below it.
+    ///
+    /// # Errors
+    /// [`AllowError`] with the entry's place.
+    pub fn parse(text: &str) -> Result<Self, AllowError> {
+        let mut allow = Self::default();
+        for (at, entry) in text.split(',').map(str::trim).enumerate() {
+            if entry.is_empty() {
+                continue;
+            }
+            let error = AllowError(at + 1);
+            if entry.eq_ignore_ascii_case("loopback") {
+                allow.loopback = true;
+            } else if entry.contains('/') {
+                allow.ranges.push(Range::parse(entry).ok_or(error)?);
+            } else if let Ok(address) = entry.parse::<IpAddr>() {
+                allow.ranges.push(Range { address, bits: if address.is_ipv4() { 32 } else { 128 } });
+            } else {
+                let name = entry.trim_start_matches("*.").trim_matches('.').to_ascii_lowercase();
+                let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+                if name.is_empty() || !name.chars().all(fits) || name.contains("..") {
+                    return Err(error);
+                }
+                allow.suffixes.push(name);
+            }
+        }
+        Ok(allow)
+    }
+
+    /// Checks an endpoint of an agent and returns it as it will be dialled.
+    ///
+    /// # Errors
+    /// [`EndpointError`].
+    pub fn check(&self, endpoint: &str) -> Result<String, EndpointError> {
+        let text = endpoint.trim();
+        // The URL parser drops tabs and newlines and takes backslashes for slashes; who writes them wants to mislead.
+        if text.len() > LONGEST || text.contains(|c: char| c.is_control() || c.is_whitespace() || c == '\\') {
+            return Err(EndpointError::Url);
+        }
+        let (scheme, rest) = text.split_once("://").ok_or(EndpointError::Url)?;
+        let plain = match scheme.to_ascii_lowercase().as_str() {
+            "http" | "https" => true,
+            "ws" | "wss" => false,
+            _ => return Err(EndpointError::Scheme),
+        };
+        let url = Url::parse(text).map_err(|_| EndpointError::Url)?;
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let has_path = !matches!(url.path(), "" | "/") || url.query().is_some();
+        if authority.contains('@') || url.fragment().is_some() || (plain && has_path) {
+            return Err(EndpointError::Extra);
+        }
+        if url.port_or_known_default().is_none_or(|port| port == 0) {
+            return Err(EndpointError::Url);
+        }
+        match url.host().ok_or(EndpointError::Url)? {
+            Host::Domain(name) => self.name(name)?,
+            Host::Ipv4(address) => self.address(IpAddr::V4(address))?,
+            Host::Ipv6(address) => self.address(IpAddr::V6(address))?,
+        }
+        let text = url.as_str();
+        Ok(if has_path { text } else { text.trim_end_matches('/') }.to_owned())
+    }
+
+    fn name(&self, name: &str) -> Result<(), EndpointError> {
+        let name = name.trim_end_matches('.');
+        let allowed = if name == "localhost" || name.ends_with(".localhost") {
+            self.loopback
+        } else {
+            self.suffixes.iter().any(|suffix| {
+                name.strip_suffix(suffix.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            })
+        };
+        if allowed { Ok(()) } else { Err(EndpointError::NotAllowed) }
+    }
+
+    /// Checks an address: written in an endpoint, or what a name resolves to.
+    ///
+    /// # Errors
+    /// [`EndpointError::Special`] whatever is allowed, [`EndpointError::NotAllowed`].
+    pub fn address(&self, address: IpAddr) -> Result<(), EndpointError> {
+        let address = match address {
+            IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4),
+            v4 @ IpAddr::V4(_) => v4,
+        };
+        if special(address) {
+            return Err(EndpointError::Special);
+        }
+        // A wide range does not open this machine by accident.
+        let allowed = if address.is_loopback() {
+            self.loopback
+        } else {
+            self.ranges.iter().any(|range| range.contains(address))
+        };
+        if allowed { Ok(()) } else { Err(EndpointError::NotAllowed) }
+    }
+}
+
+/// Addresses that no agent has: clouds keep their metadata on link-local ones.
+fn special(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            v4.octets()[0] == 0 || v4.is_link_local() || v4.is_multicast() || v4 == Ipv4Addr::BROADCAST
+        }
+        IpAddr::V6(v6) => {
+            v6 == Ipv6Addr::UNSPECIFIED
+                || v6.is_unicast_link_local()
+                || v6.is_multicast()
+                // IPv4 in disguise: deprecated ::a.b.c.d, 6to4 and NAT64 could carry any of the addresses above.
+                || (v6.segments()[..6] == [0; 6] && v6 != Ipv6Addr::LOCALHOST)
+                || v6.segments()[0] == 0x2002
+                || v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0]
+                // AWS's metadata service.
+                || v6.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+
+pub mod app;
+pub mod calls;
+pub mod config;
+pub mod db;
+pub mod directory;
+pub mod error;
+pub mod ingress;
+pub mod rpc;
+mod serve;
+mod startup;
+pub mod store;
+pub mod vault;
+
+pub use config::Config;
+pub use db::migrate;
+pub use serve::{Listeners, run, run_with_clock};

@@ -1,0 +1,48 @@
+//! The `call-service` program.
+
+use std::process::ExitCode;
+
+use call_service::{Config, Listeners, config, run};
+use clap::{Parser, Subcommand};
+use runtime::program;
+use secrecy::ExposeSecret as _;
+
+/// Owns Exotel calling and the log of calls. All settings come from the environment.
+#[derive(Parser)]
+#[command(name = "call-service", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves gRPC until SIGTERM (the default).
+    Serve,
+    /// Brings the database of DATABASE_URL up to this program's schema, one runner at a time.
+    Migrate,
+    /// Prints EDGE_TOKEN_KEYS for the edge, derived from TOKEN_KEYS. The output is secret.
+    DeriveEdgeKeys,
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command.unwrap_or(Command::Serve) {
+        Command::Serve => program::main("call-service", Config::read, |config, tasks| async move {
+            let listeners = Listeners::bind(&config).await?;
+            run(config, listeners, tasks).await
+        }),
+        Command::Migrate => program::main("call-service", config::database_url, |url, _| async move {
+            for migration in call_service::migrate(url.expose_secret()).await? {
+                tracing::info!(migration, "applied");
+            }
+            Ok(())
+        }),
+        Command::DeriveEdgeKeys => program::main("call-service", config::token_keys, |keys, _| async move {
+            #[expect(clippy::print_stdout, reason = "the command's output")]
+            {
+                println!("{}", keys.edge_keys());
+            }
+            Ok(())
+        }),
+    }
+}

@@ -1,0 +1,146 @@
+//! The table of methods. What is not in it is refused; a test compares it with the descriptors.
+
+use std::time::Duration;
+
+/// What a key may be good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Place, end and steer calls.
+    CallsWrite,
+    /// See calls, and the directory without its secrets.
+    CallsRead,
+    /// Run campaigns.
+    CampaignsWrite,
+    /// Change the directory: accounts, phones, agents and their credentials; see webhook URLs, which hold tokens.
+    CredentialsWrite,
+    /// Report what Exotel's webhooks say. For the edge.
+    Ingest,
+    /// Run media sessions. For the edge.
+    Media,
+}
+
+impl Scope {
+    const ALL: [Self; 6] =
+        [Self::CallsWrite, Self::CallsRead, Self::CampaignsWrite, Self::CredentialsWrite, Self::Ingest, Self::Media];
+
+    /// The word in `API_KEYS`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::CallsWrite => "calls.write",
+            Self::CallsRead => "calls.read",
+            Self::CampaignsWrite => "campaigns.write",
+            Self::CredentialsWrite => "credentials.write",
+            Self::Ingest => "ingest",
+            Self::Media => "media",
+        }
+    }
+
+    pub(super) fn read(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.word() == word)
+    }
+}
+
+/// Who may call a method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Anybody.
+    Open,
+    /// Whoever has a key.
+    AnyKey,
+    /// Whoever has a key with the scope.
+    Scope(Scope),
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rule {
+    pub(super) access: Access,
+    /// How long the answer may take. None: a stream, or `PlaceCall`, whose waiters have a limit of their own.
+    pub(super) limit: Option<Duration>,
+}
+
+/// Longer than any statement, shorter than people wait.
+const UNARY: Duration = Duration::from_secs(10);
+/// 2 MiB over a slow line.
+const UPLOAD: Duration = Duration::from_mins(1);
+
+const fn unary(scope: Scope) -> Rule {
+    Rule { access: Access::Scope(scope), limit: Some(UNARY) }
+}
+
+const fn unlimited(access: Access) -> Rule {
+    Rule { access, limit: None }
+}
+
+/// The rule for a method's path. None: there is no such method.
+pub(super) fn rule(path: &str) -> Option<Rule> {
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    match service {
+        "callbridge.call.v1.CallService" => call(method),
+        "callbridge.directory.v1.AccountService" => account(method),
+        "callbridge.directory.v1.PhoneService" => phone(method),
+        "callbridge.directory.v1.AgentService" => agent(method),
+        "callbridge.ingress.v1.IngressService" => ingress(method),
+        "grpc.health.v1.Health" => matches!(method, "Check" | "Watch" | "List").then_some(unlimited(Access::Open)),
+        "grpc.reflection.v1.ServerReflection" | "grpc.reflection.v1alpha.ServerReflection" => {
+            (method == "ServerReflectionInfo").then_some(unlimited(Access::AnyKey))
+        }
+        _ => None,
+    }
+}
+
+fn call(method: &str) -> Option<Rule> {
+    match method {
+        "PlaceCall" => Some(unlimited(Access::Scope(Scope::CallsWrite))),
+        "EndCall" | "SendToAgent" | "TransferCall" => Some(unary(Scope::CallsWrite)),
+        "GetCall" | "ListCalls" | "GetTranscript" => Some(unary(Scope::CallsRead)),
+        "WatchCall" | "WatchCalls" => Some(unlimited(Access::Scope(Scope::CallsRead))),
+        _ => None,
+    }
+}
+
+fn account(method: &str) -> Option<Rule> {
+    match method {
+        "GetAccount" | "ListAccounts" => Some(unary(Scope::CallsRead)),
+        "CreateAccount" | "UpdateAccount" | "SetAccountCredentials" | "GetWebhookUrls" | "RotateAccountToken" => {
+            Some(unary(Scope::CredentialsWrite))
+        }
+        // Exotel may take its 10 s.
+        "VerifyAccountCredentials" => {
+            Some(Rule { access: Access::Scope(Scope::CredentialsWrite), limit: Some(Duration::from_secs(15)) })
+        }
+        _ => None,
+    }
+}
+
+fn phone(method: &str) -> Option<Rule> {
+    match method {
+        "GetPhone" | "ListPhones" => Some(unary(Scope::CallsRead)),
+        "CreatePhone" | "UpdatePhone" | "SetPhoneCredentials" | "ClearPhoneCredentials" => {
+            Some(unary(Scope::CredentialsWrite))
+        }
+        "VerifyCredentials" => {
+            Some(Rule { access: Access::Scope(Scope::CredentialsWrite), limit: Some(Duration::from_secs(15)) })
+        }
+        _ => None,
+    }
+}
+
+fn agent(method: &str) -> Option<Rule> {
+    match method {
+        "GetAgent" | "ListAgents" => Some(unary(Scope::CallsRead)),
+        "CreateAgent" | "UpdateAgent" => Some(unary(Scope::CredentialsWrite)),
+        "UploadGreeting" => Some(Rule { access: Access::Scope(Scope::CredentialsWrite), limit: Some(UPLOAD) }),
+        _ => None,
+    }
+}
+
+fn ingress(method: &str) -> Option<Rule> {
+    match method {
+        "ResolveConnect" | "ResolveGreeting" | "ResolveGather" | "ResolveTransfer" | "RecordInput" | "RecordEnd"
+        | "RecordStatus" => Some(unary(Scope::Ingest)),
+        "ClaimSocket" | "StartSession" => Some(unary(Scope::Media)),
+        "FetchGreeting" | "AttachEdge" => Some(unlimited(Access::Scope(Scope::Media))),
+        _ => None,
+    }
+}

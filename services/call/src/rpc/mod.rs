@@ -1,0 +1,97 @@
+//! The gRPC surface: messages in, use cases called, messages out. Nothing here decides.
+
+pub mod account;
+pub mod agent;
+pub mod auth;
+pub mod call;
+pub mod ingress;
+pub mod page;
+pub mod phone;
+pub mod status;
+pub mod view;
+
+use std::{str::FromStr, sync::Arc, time::Duration};
+
+use callbridge_proto::{
+    call::v1::call_service_server::CallServiceServer,
+    directory::v1::{
+        account_service_server::AccountServiceServer, agent_service_server::AgentServiceServer,
+        phone_service_server::PhoneServiceServer,
+    },
+    id::ParseIdError,
+    ingress::v1::ingress_service_server::IngressServiceServer,
+};
+use tonic::{
+    server::NamedService,
+    service::{Routes, RoutesBuilder},
+    transport::server::Server,
+};
+use tonic_health::server::{HealthReporter, HealthService};
+
+use crate::{app::App, error::Error};
+
+/// What a request outside streams may weigh. The largest documents are agent configs (16 KiB) and agent messages.
+const UNARY_BYTES: usize = 64 * 1024;
+/// What one message of a stream, or a webhook as it came, may weigh.
+const STREAM_BYTES: usize = 256 * 1024;
+/// Streams on one connection; hyper's own limit is lifted by tonic.
+const STREAMS: u32 = 1000;
+const HEADER_BYTES: u32 = 16 * 1024;
+/// A peer that vanished is noticed within half a minute.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
+/// Resets by the peer that wait to be handled (rapid reset, CVE-2023-44487).
+const PENDING_RESETS: usize = 20;
+
+/// The server's settings.
+pub(crate) fn server() -> Server {
+    Server::builder()
+        .max_concurrent_streams(STREAMS)
+        .http2_max_header_list_size(HEADER_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+        .tcp_nodelay(true)
+}
+
+/// All services, and their health.
+///
+/// # Errors
+/// When the descriptors for reflection cannot be read, which a test would have noticed.
+pub(crate) fn services(app: &Arc<App>, health: &HealthReporter) -> Result<Routes, tonic_reflection::server::Error> {
+    let mut routes = RoutesBuilder::default();
+    routes
+        .add_service(tonic_health::pb::health_server::HealthServer::new(HealthService::from_health_reporter(health.clone())))
+        .add_service(AccountServiceServer::new(account::Service(app.clone())).max_decoding_message_size(UNARY_BYTES))
+        .add_service(PhoneServiceServer::new(phone::Service(app.clone())).max_decoding_message_size(UNARY_BYTES))
+        .add_service(AgentServiceServer::new(agent::Service(app.clone())).max_decoding_message_size(STREAM_BYTES))
+        .add_service(CallServiceServer::new(call::Service(app.clone())).max_decoding_message_size(UNARY_BYTES))
+        .add_service(IngressServiceServer::new(ingress::Service(app.clone())).max_decoding_message_size(STREAM_BYTES));
+    if app.config.reflection {
+        let configured = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(callbridge_proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        routes.add_service(configured().build_v1()?).add_service(configured().build_v1alpha()?);
+    }
+    Ok(routes.routes())
+}
+
+/// The names that health is reported for; the empty one is the whole server.
+pub(crate) const NAMES: [&str; 6] = [
+    "",
+    <AccountServiceServer<account::Service> as NamedService>::NAME,
+    <PhoneServiceServer<phone::Service> as NamedService>::NAME,
+    <AgentServiceServer<agent::Service> as NamedService>::NAME,
+    <CallServiceServer<call::Service> as NamedService>::NAME,
+    <IngressServiceServer<ingress::Service> as NamedService>::NAME,
+];
+
+/// Reads an id of a request.
+///
+/// # Errors
+/// [`Error::Invalid`] on the field.
+fn id<T: FromStr<Err = ParseIdError>>(field: &str, text: &str) -> Result<T, Error> {
+    text.parse().map_err(|error: ParseIdError| Error::invalid(field, error.to_string()))
+}

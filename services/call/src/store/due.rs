@@ -1,0 +1,72 @@
+//! Work whose time has come, claimed so that two replicas never take the same row.
+
+use callbridge_proto::id::CallId;
+use chrono::{DateTime, TimeDelta, Utc};
+use diesel::{
+    ExpressionMethods as _, IntoSql as _, NullableExpressionMethods as _, QueryDsl as _, QueryResult, SelectableHelper as _,
+    dsl::now, pg::expression::extensions::IntervalDsl as _, sql_types::Timestamptz,
+};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid;
+
+use crate::{
+    calls::state::State,
+    store::{calls::Call, schema::calls},
+};
+
+/// Queued calls that may be looked at now, in the order in which they should be dialled. Nothing is claimed.
+pub async fn queued(conn: &mut AsyncPgConnection, limit: i64) -> QueryResult<Vec<Call>> {
+    calls::table
+        .filter(calls::state.eq(State::Queued))
+        .filter(calls::due_at.le(now))
+        .order((calls::priority.desc(), calls::due_at, calls::id))
+        .limit(limit)
+        .select(Call::as_select())
+        .load(conn)
+        .await
+}
+
+/// Calls whose dial has had no outcome for `older_than`.
+pub async fn dialing(conn: &mut AsyncPgConnection, older_than: TimeDelta, limit: i64) -> QueryResult<Vec<Call>> {
+    let age = i32::try_from(older_than.num_seconds()).unwrap_or(i32::MAX).seconds();
+    calls::table
+        .filter(calls::state.eq(State::Dialing))
+        .filter(calls::post_started_at.lt((now.into_sql::<Timestamptz>() - age).nullable()))
+        .limit(limit)
+        .select(Call::as_select())
+        .load(conn)
+        .await
+}
+
+/// Takes calls that Exotel shall be asked about, and gives them back after `lease` if nothing comes of it. Call it in a
+/// transaction.
+pub async fn read_backs(conn: &mut AsyncPgConnection, lease: TimeDelta, limit: i64) -> QueryResult<Vec<Call>> {
+    let lease = i32::try_from(lease.num_seconds()).unwrap_or(i32::MAX).seconds();
+    let due: Vec<Uuid> = calls::table
+        .filter(calls::read_back_at.le(now))
+        .order(calls::read_back_at)
+        .limit(limit)
+        .select(calls::id)
+        .for_update()
+        .skip_locked()
+        .load(conn)
+        .await?;
+    diesel::update(calls::table.filter(calls::id.eq_any(due)))
+        .set(calls::read_back_at.eq((now.into_sql::<Timestamptz>() + lease).nullable()))
+        .returning(Call::as_returning())
+        .get_results(conn)
+        .await
+}
+
+/// Sets when Exotel is asked next.
+pub async fn set_read_back(
+    conn: &mut AsyncPgConnection,
+    id: CallId,
+    at: Option<DateTime<Utc>>,
+    times: i32,
+) -> QueryResult<usize> {
+    diesel::update(calls::table.find(id.0))
+        .set((calls::read_back_at.eq(at), calls::read_backs.eq(times)))
+        .execute(conn)
+        .await
+}

@@ -1,0 +1,16 @@
+//! Queries. Each takes `&mut AsyncPgConnection`; transactions belong to the use cases.
+
+pub mod accounts;
+pub mod agents;
+pub mod calls;
+pub mod commands;
+pub mod credentials;
+pub mod due;
+pub mod enums;
+pub mod events;
+pub mod greetings;
+pub mod inbox;
+pub mod phones;
+pub mod schema;
+pub mod sessions;
+pub mod transcripts;

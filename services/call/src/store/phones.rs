@@ -1,0 +1,223 @@
+//! ExoPhones.
+
+use callbridge_proto::id::{AccountId, PhoneId};
+use chrono::{DateTime, Utc};
+use diesel::{
+    AsChangeset, ExpressionMethods as _, HasQuery, Insertable, OptionalExtension as _, QueryDsl as _, QueryResult, SelectableHelper as _,
+    dsl::now,
+};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use exotel::PhoneNumber;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{
+    enums::{pg_enum, sql},
+    schema::{credentials, phones},
+};
+
+pg_enum! {
+    /// How outbound calls reach the agent.
+    DialMode as sql::DialMode {
+        /// Through an Exotel flow with a Voicebot applet.
+        Flow => "flow",
+        /// Straight to the edge's socket.
+        Stream => "stream",
+    }
+}
+
+/// A phone's row. `Debug` shows no number.
+#[derive(Clone, PartialEq, Eq, HasQuery)]
+#[diesel(table_name = phones, check_for_backend(diesel::pg::Pg))]
+#[expect(missing_docs, reason = "the columns are documented in the migrations")]
+pub struct Phone {
+    pub id: Uuid,
+    pub account_id: Uuid,
+    /// E.164. Never for logs.
+    pub number: String,
+    pub label: String,
+    pub dial_mode: DialMode,
+    pub app_id: Option<String>,
+    pub agent_id: Option<Uuid>,
+    pub max_concurrent_calls: i32,
+    /// A [`Gather`].
+    pub gather: Option<serde_json::Value>,
+    /// A list of E.164 numbers.
+    pub transfer_numbers: serde_json::Value,
+    pub created_at: DateTime<Utc>,
+}
+
+impl std::fmt::Debug for Phone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Phone").field("id", &self.id()).field("account_id", &self.account_id).finish_non_exhaustive()
+    }
+}
+
+impl Phone {
+    /// The phone's id.
+    pub fn id(&self) -> PhoneId {
+        PhoneId(self.id)
+    }
+
+    /// The account that owns it.
+    pub fn account_id(&self) -> AccountId {
+        AccountId(self.account_id)
+    }
+
+    /// What a Gather applet asks, if anything.
+    pub fn gather(&self) -> serde_json::Result<Option<Gather>> {
+        self.gather.clone().map(serde_json::from_value).transpose()
+    }
+
+    /// Whom a Connect applet dials, E.164.
+    pub fn transfer_numbers(&self) -> serde_json::Result<Vec<String>> {
+        serde_json::from_value(self.transfer_numbers.clone())
+    }
+
+    /// What an operator has set.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            label: self.label.clone(),
+            dial_mode: self.dial_mode,
+            app_id: self.app_id.clone(),
+            agent_id: self.agent_id,
+            max_concurrent_calls: self.max_concurrent_calls,
+            gather: self.gather.clone(),
+            transfer_numbers: self.transfer_numbers.clone(),
+        }
+    }
+}
+
+/// What a Gather applet asks, as `phones.gather` keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gather {
+    /// Spoken by Exotel.
+    pub text: String,
+    /// 1 to 255.
+    pub max_digits: i32,
+    /// A digit, `*` or `#`; empty for none.
+    pub finish_on_key: String,
+    /// Seconds without a key.
+    pub timeout_seconds: i32,
+    /// How often the prompt is repeated.
+    pub repeats: i32,
+}
+
+/// What an operator sets; written as a whole. `Debug` shows no number.
+#[derive(Clone, PartialEq, Eq, Insertable, AsChangeset)]
+#[diesel(table_name = phones, treat_none_as_null = true)]
+#[expect(missing_docs, reason = "the columns are documented in the migrations")]
+pub struct Settings {
+    pub label: String,
+    pub dial_mode: DialMode,
+    pub app_id: Option<String>,
+    pub agent_id: Option<Uuid>,
+    pub max_concurrent_calls: i32,
+    pub gather: Option<serde_json::Value>,
+    pub transfer_numbers: serde_json::Value,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").field("dial_mode", &self.dial_mode).finish_non_exhaustive()
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            label: String::new(),
+            dial_mode: DialMode::Flow,
+            app_id: None,
+            agent_id: None,
+            max_concurrent_calls: 0,
+            gather: None,
+            transfer_numbers: serde_json::Value::Array(Vec::new()),
+        }
+    }
+}
+
+/// Finds a phone.
+pub async fn find(conn: &mut AsyncPgConnection, id: PhoneId) -> QueryResult<Option<Phone>> {
+    Phone::query().filter(phones::id.eq(id.0)).first(conn).await.optional()
+}
+
+/// Finds a phone by its number in E.164.
+pub async fn by_number(conn: &mut AsyncPgConnection, e164: &str) -> QueryResult<Option<Phone>> {
+    Phone::query().filter(phones::number.eq(e164)).first(conn).await.optional()
+}
+
+/// Finds a phone and keeps others from changing it until the transaction ends.
+pub async fn lock(conn: &mut AsyncPgConnection, id: PhoneId) -> QueryResult<Option<Phone>> {
+    Phone::query().filter(phones::id.eq(id.0)).for_no_key_update().first(conn).await.optional()
+}
+
+/// A page by number, after the phone `after`.
+pub async fn page(
+    conn: &mut AsyncPgConnection,
+    account: Option<AccountId>,
+    after: Option<PhoneId>,
+    limit: i64,
+) -> QueryResult<Vec<Phone>> {
+    let mut query = Phone::query().order(phones::number).limit(limit).into_boxed();
+    if let Some(account) = account {
+        query = query.filter(phones::account_id.eq(account.0));
+    }
+    if let Some(after) = after {
+        // The token holds the id: a number has no place in it.
+        let last: Option<String> = phones::table.find(after.0).select(phones::number).first(conn).await.optional()?;
+        query = query.filter(phones::number.gt(last.unwrap_or_default()));
+    }
+    query.load(conn).await
+}
+
+/// Which of these phones have credentials of their own.
+pub async fn with_credentials(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> QueryResult<Vec<Uuid>> {
+    let found: Vec<Option<Uuid>> =
+        credentials::table.filter(credentials::phone_id.eq_any(ids)).select(credentials::phone_id).load(conn).await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// Adds a phone. Fails with `phones_number_key` when the number is taken.
+pub async fn insert(
+    conn: &mut AsyncPgConnection,
+    id: PhoneId,
+    account: AccountId,
+    number: &PhoneNumber,
+    settings: &Settings,
+) -> QueryResult<Phone> {
+    diesel::insert_into(phones::table)
+        .values((phones::id.eq(id.0), phones::account_id.eq(account.0), phones::number.eq(number.expose()), settings))
+        .returning(Phone::as_returning())
+        .get_result(conn)
+        .await
+}
+
+/// Adds a phone with nothing set, unless the number is there, whosever it is.
+pub async fn put_from_environment(
+    conn: &mut AsyncPgConnection,
+    id: PhoneId,
+    account: AccountId,
+    number: &PhoneNumber,
+) -> QueryResult<usize> {
+    diesel::insert_into(phones::table)
+        .values((
+            phones::id.eq(id.0),
+            phones::account_id.eq(account.0),
+            phones::number.eq(number.expose()),
+            Settings::default(),
+        ))
+        .on_conflict(phones::number)
+        .do_nothing()
+        .execute(conn)
+        .await
+}
+
+/// Writes a phone's settings.
+pub async fn update(conn: &mut AsyncPgConnection, id: PhoneId, settings: &Settings) -> QueryResult<Phone> {
+    diesel::update(phones::table.find(id.0))
+        .set((settings, phones::updated_at.eq(now)))
+        .returning(Phone::as_returning())
+        .get_result(conn)
+        .await
+}

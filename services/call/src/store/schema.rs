@@ -1,0 +1,111 @@
+//! The tables as diesel sees them. A test compares this with the database.
+#![expect(missing_docs, reason = "the columns are documented in the migrations")]
+
+use diesel::table;
+
+table! {
+    accounts (id) {
+        id -> Uuid, name -> Text, sid -> Text, subdomain -> Text, calls_per_minute -> Int4, max_concurrent_calls -> Int4,
+        inbound_reserve -> Int4, hours_off -> Bool, hours_start_minute -> Int4, hours_end_minute -> Int4,
+        hours_time_zone -> Text, app_id -> Nullable<Text>, from_environment -> Bool, token_generation -> Int4,
+        created_at -> Timestamptz, updated_at -> Timestamptz,
+    }
+}
+table! {
+    greetings (sha256) {
+        sha256 -> Bytea, wav -> Bytea, sample_rate -> Int4, duration_ms -> Int4, created_at -> Timestamptz,
+    }
+}
+table! {
+    agents (id) {
+        id -> Uuid, name -> Text, version -> Int4, max_concurrent_calls -> Int4, created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+table! {
+    agent_versions (agent_id, version) {
+        agent_id -> Uuid, version -> Int4, endpoints -> Jsonb, greeting_text -> Nullable<Text>,
+        greeting_sha256 -> Nullable<Bytea>, sample_rate -> Int4, config -> Text, created_at -> Timestamptz,
+    }
+}
+table! {
+    use diesel::sql_types::{Int4, Jsonb, Nullable, Text, Timestamptz, Uuid};
+    use crate::store::enums::sql::DialMode;
+    phones (id) {
+        id -> Uuid, account_id -> Uuid, number -> Text, label -> Text, dial_mode -> DialMode, app_id -> Nullable<Text>,
+        agent_id -> Nullable<Uuid>, max_concurrent_calls -> Int4, gather -> Nullable<Jsonb>, transfer_numbers -> Jsonb,
+        created_at -> Timestamptz, updated_at -> Timestamptz,
+    }
+}
+table! {
+    credentials (id) {
+        id -> Uuid, account_id -> Nullable<Uuid>, phone_id -> Nullable<Uuid>, row_version -> Int8, kek_id -> Int4,
+        sealed -> Bytea, subdomain -> Nullable<Text>, created_at -> Timestamptz, updated_at -> Timestamptz,
+    }
+}
+table! {
+    crypto_canary (kek_id) { kek_id -> Int4, sealed -> Bytea, created_at -> Timestamptz, }
+}
+table! {
+    use diesel::sql_types::{Bool, Bytea, Int2, Int4, Int8, Jsonb, Nullable, Text, Timestamptz, Uuid};
+    use crate::store::enums::sql::{CallDirection, CallState, DialMode};
+    calls (id) {
+        id -> Uuid, version -> Int8, direction -> CallDirection, state -> CallState, attempt -> Int4,
+        account_id -> Uuid, phone_id -> Nullable<Uuid>, agent_id -> Nullable<Uuid>, agent_version -> Nullable<Int4>,
+        customer -> Text, exophone -> Text,
+        caller -> Nullable<Text>, idempotency_key -> Nullable<Text>, fingerprint -> Nullable<Bytea>,
+        call_sid -> Nullable<Text>, dial_mode -> Nullable<DialMode>, ring_timeout_seconds -> Int4,
+        time_limit_seconds -> Int4, record -> Bool, priority -> Int4, calling_hours_override -> Nullable<Text>,
+        when_number_busy -> Int2, metadata -> Jsonb, not_before -> Timestamptz, expire_at -> Timestamptz,
+        due_at -> Timestamptz, waiting_reason -> Nullable<Text>, waiting_for -> Nullable<Uuid>,
+        facts -> Jsonb, end_requested -> Bool,
+        end_reason -> Nullable<Text>, ended_by -> Nullable<Text>, provider_code -> Nullable<Text>, end_presumed -> Bool,
+        needs_review -> Bool, queued_at -> Timestamptz, post_started_at -> Nullable<Timestamptz>,
+        answered_at -> Nullable<Timestamptz>, ended_at -> Nullable<Timestamptz>, ring_seconds -> Nullable<Int4>,
+        talk_seconds -> Nullable<Int4>, price -> Nullable<Text>, recording_url -> Nullable<Text>,
+        transfer_to -> Nullable<Text>, branch_b -> Bool, read_back_at -> Nullable<Timestamptz>, read_backs -> Int4,
+        traceparent -> Nullable<Text>,
+    }
+}
+table! {
+    media_sessions (id) {
+        id -> Uuid, call_id -> Uuid, nonce -> Nullable<Int8>, token_expires_at -> Nullable<Timestamptz>, claim -> Int8,
+        edge_id -> Nullable<Uuid>, stream_sid -> Nullable<Text>, attached_until -> Nullable<Timestamptz>, last_event -> Int8,
+        created_at -> Timestamptz, started_at -> Nullable<Timestamptz>, ended_at -> Nullable<Timestamptz>,
+        ended_by -> Nullable<Text>, end_reason -> Nullable<Text>, end_presumed -> Bool, quality -> Jsonb,
+        recording_url -> Nullable<Text>,
+    }
+}
+table! {
+    use diesel::sql_types::{Int8, Jsonb, Text, Timestamptz, Uuid};
+    use crate::store::enums::sql::CallState;
+    call_events (call_id, version) {
+        call_id -> Uuid, version -> Int8, id -> Int8, tx -> Int8,
+        #[sql_name = "type"]
+        kind -> Text,
+        state -> CallState, source -> Text, at -> Timestamptz, data -> Jsonb,
+    }
+}
+table! {
+    call_commands (id) {
+        id -> Uuid, call_id -> Uuid, media_session_id -> Uuid, command -> Bytea, created_at -> Timestamptz,
+        finished_at -> Nullable<Timestamptz>, done -> Nullable<Bool>,
+    }
+}
+table! {
+    webhook_inbox (id) {
+        id -> Int8, call_id -> Uuid, content_type -> Nullable<Text>, body -> Bytea, received_at -> Timestamptz,
+        applied_at -> Nullable<Timestamptz>, problem -> Nullable<Text>,
+    }
+}
+table! {
+    transcripts (media_session_id, sequence) {
+        media_session_id -> Uuid, sequence -> Int8, call_id -> Uuid, speaker -> Int2, text -> Text, language -> Text,
+        at -> Timestamptz,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(
+    accounts, agent_versions, agents, call_commands, call_events, calls, credentials, greetings, media_sessions, phones,
+    transcripts, webhook_inbox,
+);
