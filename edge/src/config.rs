@@ -1,0 +1,154 @@
+//! The edge's settings.
+
+use std::{net::SocketAddr, time::Duration};
+
+use runtime::config::{ConfigError, Vars};
+use secrecy::SecretString;
+
+use crate::allow::AllowList;
+
+/// Everything the edge is told. Times have defaults that suit Exotel; tests shorten them.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `EDGE_ADDR`: where Exotel reaches us.
+    pub addr: SocketAddr,
+    /// `EDGE_INTERNAL_ADDR`: liveness, readiness and metrics.
+    pub internal_addr: SocketAddr,
+    /// `CALL_SERVICE_URL`.
+    pub call_service_url: String,
+    /// `CALL_SERVICE_API_KEY`: sent as the bearer of every call to call-service.
+    pub call_service_api_key: SecretString,
+    /// `EDGE_TOKEN_KEYS`: the derived keys that check tokens in URLs.
+    pub verifier: exotel::token::Verifier,
+    /// `AGENT_ENDPOINT_ALLOW`: where voice agents may be.
+    pub agent_endpoint_allow: AllowList,
+    /// `WEBHOOK_BASE_URL`, then `RENDER_EXTERNAL_URL`: how Exotel reaches us, for the URL of a greeting.
+    pub public_base: Option<String>,
+    /// `EDGE_DRAIN_SECONDS`: how long live sessions may go on after SIGTERM.
+    pub drain: Duration,
+    /// `EDGE_ACCEPT_SECONDS`: how long new work is still taken after SIGTERM, until load balancers have noticed.
+    pub accept_window: Duration,
+    /// `EDGE_HEADER_SECONDS`: how long a request's header may take.
+    pub header_limit: Duration,
+    /// `EDGE_START_SECONDS`: how long a socket may take to say `start`.
+    pub start_limit: Duration,
+    /// `EDGE_AGENT_SECONDS`: how long connecting to an agent may take, all its endpoints together.
+    pub agent_limit: Duration,
+    /// `EDGE_IDLE_SECONDS`: a socket without any frame for this long is closed.
+    pub idle_limit: Duration,
+    /// `EDGE_MAX_CONNECTIONS`: connections beyond this wait in the listen queue.
+    pub max_connections: usize,
+    /// `EDGE_MAX_PENDING_SOCKETS`: sockets that have not said `start` yet; one more gets a 503.
+    pub max_pending_sockets: usize,
+}
+
+impl Config {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// All mistakes together.
+    pub fn read(mut vars: Vars) -> Result<Self, ConfigError> {
+        let seconds = |vars: &mut Vars, name: &str, default: f64| {
+            let value: f64 = vars.parsed_or(name, "a number of seconds", default);
+            Duration::try_from_secs_f64(value).unwrap_or_else(|_| {
+                vars.problem(name, "must be a number of seconds that is not negative");
+                Duration::ZERO
+            })
+        };
+        let call_service_url = vars.required("CALL_SERVICE_URL", "http://call-service:50051");
+        if !call_service_url.is_empty() && tonic::transport::Endpoint::from_shared(call_service_url.clone()).is_err() {
+            vars.problem(
+                "CALL_SERVICE_URL",
+                "does not read as a URL such as http://call-service:50051",
+            );
+        }
+        let call_service_api_key = SecretString::from(vars.required("CALL_SERVICE_API_KEY", "ck_…"));
+        let keys = vars.required("EDGE_TOKEN_KEYS", "the output of `call-service derive-edge-keys`");
+        let verifier = exotel::token::Verifier::parse(&keys);
+        if !keys.is_empty()
+            && let Err(error) = &verifier
+        {
+            vars.problem("EDGE_TOKEN_KEYS", &error.to_string());
+        }
+        let allow = AllowList::parse(vars.text("AGENT_ENDPOINT_ALLOW").as_deref().unwrap_or_default());
+        if let Err(error) = &allow {
+            vars.problem("AGENT_ENDPOINT_ALLOW", &error.to_string());
+        }
+        let base_name = if vars.text("WEBHOOK_BASE_URL").is_some() {
+            "WEBHOOK_BASE_URL"
+        } else {
+            "RENDER_EXTERNAL_URL"
+        };
+        let public_base: Option<url::Url> = vars.parsed(base_name, "a URL such as https://calls.example.com");
+        let settings = (
+            vars.parsed_or(
+                "EDGE_ADDR",
+                "an address such as 0.0.0.0:8080",
+                SocketAddr::from(([0, 0, 0, 0], 8080)),
+            ),
+            vars.parsed_or(
+                "EDGE_INTERNAL_ADDR",
+                "an address such as 0.0.0.0:9090",
+                SocketAddr::from(([0, 0, 0, 0], 9090)),
+            ),
+        );
+        let drain = seconds(&mut vars, "EDGE_DRAIN_SECONDS", 3600.0);
+        let accept_window = seconds(&mut vars, "EDGE_ACCEPT_SECONDS", 5.0);
+        let header_limit = seconds(&mut vars, "EDGE_HEADER_SECONDS", 10.0);
+        let start_limit = seconds(&mut vars, "EDGE_START_SECONDS", 10.0);
+        let agent_limit = seconds(&mut vars, "EDGE_AGENT_SECONDS", 8.0);
+        let idle_limit = seconds(&mut vars, "EDGE_IDLE_SECONDS", 60.0);
+        let max_connections = vars.parsed_or("EDGE_MAX_CONNECTIONS", "a number", 20_000);
+        let max_pending_sockets = vars.parsed_or("EDGE_MAX_PENDING_SOCKETS", "a number", 2_000);
+        let (Ok(verifier), Ok(agent_endpoint_allow)) = (verifier, allow) else {
+            return Err(vars.finish(()).err().unwrap_or(ConfigError(Vec::new())));
+        };
+        vars.finish(Self {
+            addr: settings.0,
+            internal_addr: settings.1,
+            call_service_url,
+            call_service_api_key,
+            verifier,
+            agent_endpoint_allow,
+            public_base: public_base.map(|url| url.as_str().trim_end_matches('/').to_owned()),
+            drain,
+            accept_window,
+            header_limit,
+            start_limit,
+            agent_limit,
+            idle_limit,
+            max_connections,
+            max_pending_sockets,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_reported_together() {
+        let vars: Vars = [
+            ("EDGE_ADDR", "nowhere"),
+            ("EDGE_DRAIN_SECONDS", "-1"),
+            ("AGENT_ENDPOINT_ALLOW", "10.0.0.0/99"),
+        ]
+        .into_iter()
+        .collect();
+        let ConfigError(problems) = Config::read(vars).unwrap_err();
+        for name in [
+            "EDGE_ADDR",
+            "EDGE_DRAIN_SECONDS",
+            "AGENT_ENDPOINT_ALLOW",
+            "CALL_SERVICE_URL",
+            "CALL_SERVICE_API_KEY",
+            "EDGE_TOKEN_KEYS",
+        ] {
+            assert!(
+                problems.iter().any(|line| line.contains(name)),
+                "{name} is not in {problems:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,447 @@
+//! The task of one session: does what [`Session`] says, with a socket, an agent's stream and the clock. It decides nothing.
+
+use std::{future::pending, sync::Arc, time::Duration};
+
+use axum::extract::ws::WebSocket;
+use callbridge_proto::{
+    agent::v1::ConverseRequest,
+    ingress::v1::{ClaimSocketResponse, StartSessionRequest, StartSessionResponse},
+};
+use futures_util::future::BoxFuture;
+use opentelemetry::trace::TraceContextExt as _;
+use runtime::telemetry;
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::{Instant, sleep_until, timeout},
+};
+use tonic::Code;
+use tracing::{Instrument as _, Span, field, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use crate::{
+    Edge,
+    agents::{DialError, Link, RETRY_LIMIT, Said, Turn},
+    control::{Order, Reporter},
+    greeting::Greeting,
+    ingress::within,
+    session::{AgentEnd, Effect, Limits, Opening, Session, playout::Plan},
+    socket::{Heard, Socket},
+};
+
+/// How long call-service may take to start a session; the person hears nothing meanwhile.
+const START_BUDGET: Duration = Duration::from_secs(4);
+/// How long the agent's start waits for a greeting that is not in memory yet.
+const GREETING_LIMIT: Duration = Duration::from_secs(1);
+/// How long an agent may still say something after `Stop`.
+const LINGER: Duration = Duration::from_secs(1);
+/// A timer that is far away.
+const NEVER: Duration = Duration::from_hours(1);
+
+/// What opened a socket.
+#[derive(Debug)]
+pub(crate) enum Ticket {
+    /// A call's own token, claimed.
+    Claimed(ClaimSocketResponse),
+    /// An account's credentials.
+    Account {
+        /// Prefixed.
+        account_id: String,
+        /// Of its token.
+        generation: u32,
+    },
+}
+
+struct Started {
+    response: StartSessionResponse,
+    greeting: Option<Arc<Greeting>>,
+}
+
+type Starting = BoxFuture<'static, Result<Started, u16>>;
+type Dialing = BoxFuture<'static, Result<(usize, Link), DialError>>;
+
+struct Driver {
+    edge: Arc<Edge>,
+    socket: Socket,
+    session: Session,
+    ticket: Ticket,
+    pending: Option<OwnedSemaphorePermit>,
+    starting: Option<Starting>,
+    endpoints: Vec<String>,
+    dialing: Option<Dialing>,
+    link: Option<Link>,
+    reporter: Option<Reporter>,
+    orders: Option<mpsc::Receiver<Order>>,
+    close: Option<(u16, &'static str)>,
+}
+
+/// Runs a session from the upgrade to its end.
+pub(crate) async fn run(edge: Arc<Edge>, socket: WebSocket, ticket: Ticket, pending: OwnedSemaphorePermit) {
+    let limits = Limits {
+        start: edge.config.start_limit,
+        idle: edge.config.idle_limit,
+    };
+    let now = Instant::now();
+    let driver = Driver {
+        socket: Socket::new(socket, now),
+        session: Session::new(now, limits),
+        edge,
+        ticket,
+        pending: Some(pending),
+        starting: None,
+        endpoints: Vec::new(),
+        dialing: None,
+        link: None,
+        reporter: None,
+        orders: None,
+        close: None,
+    };
+    let span = info_span!(parent: None, "session", call.id = field::Empty, media_session.id = field::Empty, reason = field::Empty);
+    driver.run().instrument(span).await;
+}
+
+impl Driver {
+    async fn run(mut self) {
+        let draining = self.edge.sessions.stopping();
+        tokio::pin!(draining);
+        let timer = sleep_until(Instant::now() + NEVER);
+        tokio::pin!(timer);
+        loop {
+            self.effects();
+            if self.session.is_over() {
+                break;
+            }
+            let now = Instant::now();
+            let plan = self.session.plan(now);
+            let planned = if let Plan::At(time) = plan { Some(time) } else { None };
+            let wake = [self.session.wake(), planned, Some(self.socket.wake())]
+                .into_iter()
+                .flatten()
+                .min();
+            let wake = wake.unwrap_or(now + NEVER);
+            if timer.deadline() != wake {
+                timer.as_mut().reset(wake);
+            }
+            let has_event = self.session.has_agent_event();
+            tokio::select! {
+                heard = self.socket.next(plan == Plan::Send) => self.heard(heard),
+                turn = next_turn(self.link.as_mut(), has_event) => self.turn(turn),
+                started = waiting(&mut self.starting) => self.started(started),
+                dialed = waiting(&mut self.dialing) => self.dialed(dialed),
+                order = next_order(self.orders.as_mut()) => self.order(order),
+                () = timer.as_mut() => self.tick(),
+                () = draining.as_mut() => self.session.drain(),
+            }
+        }
+        self.end().await;
+    }
+
+    fn effects(&mut self) {
+        while let Some(effect) = self.session.effect() {
+            match effect {
+                Effect::Begin(start) => {
+                    let request = self.start_request(start);
+                    let edge = Arc::clone(&self.edge);
+                    self.starting = Some(Box::pin(begin(edge, request).instrument(Span::current())));
+                }
+                Effect::Dial { first, others, start } => {
+                    self.link = None;
+                    let (agents, endpoints) = (self.edge.agents.clone(), self.endpoints.clone());
+                    let limit = if others {
+                        self.edge.config.agent_limit
+                    } else {
+                        RETRY_LIMIT
+                    };
+                    let dial = async move { agents.dial(endpoints, first, others, *start, limit).await };
+                    self.dialing = Some(Box::pin(dial.instrument(Span::current())));
+                }
+                Effect::Report(report) => {
+                    if let Some(reporter) = &mut self.reporter {
+                        reporter.report(report);
+                    }
+                }
+                Effect::Close { code, reason } => self.close = Some((code, reason)),
+            }
+        }
+    }
+
+    fn start_request(&self, start: exotel::stream::Start) -> StartSessionRequest {
+        let mut request = StartSessionRequest {
+            edge_id: self.edge.id.clone(),
+            stream_sid: start.stream_sid,
+            call_sid: start.call_sid,
+            account_sid: start.account_sid,
+            from: start.from.raw,
+            to: start.to.raw,
+            call_id: start.custom_parameters.get("call_id").cloned().unwrap_or_default(),
+            sample_rate: start.sample_rate,
+            ..StartSessionRequest::default()
+        };
+        match &self.ticket {
+            Ticket::Claimed(claim) => {
+                request.media_session_id.clone_from(&claim.media_session_id);
+                request.claim = claim.claim;
+            }
+            Ticket::Account { account_id, generation } => {
+                request.account_id.clone_from(account_id);
+                request.token_generation = *generation;
+            }
+        }
+        request
+    }
+
+    fn heard(&mut self, heard: Heard) {
+        let now = Instant::now();
+        match heard {
+            Heard::Text(text) => self.session.text(now, &text),
+            Heard::Binary => self.session.bad_frame(now),
+            Heard::Alive => self.session.alive(now),
+            Heard::Closed => self.session.socket_closed(),
+            Heard::Violation(code) => self.session.protocol_error(code),
+            Heard::Writable => {
+                if let Some(text) = self.session.next_text(now) {
+                    self.socket.send(now, text);
+                }
+            }
+        }
+    }
+
+    fn started(&mut self, started: Result<Started, u16>) {
+        self.starting = None;
+        self.pending = None;
+        let Started { response, greeting } = match started {
+            Ok(started) => started,
+            Err(code) => return self.session.refused(code),
+        };
+        let now = Instant::now();
+        let start = response.start.unwrap_or_default();
+        let span = Span::current();
+        span.record("call.id", &start.call_id);
+        span.record("media_session.id", &response.media_session_id);
+        span.add_link(
+            telemetry::context_of(&response.traceparent)
+                .span()
+                .span_context()
+                .clone(),
+        );
+        tracing::info!("session started");
+        let (reporter, orders) = self.edge.reports.open(response.media_session_id);
+        (self.reporter, self.orders) = (Some(reporter), Some(orders));
+        self.edge.metrics.session_began();
+        self.endpoints = response.agent_endpoints;
+        let ends_at = response.ends_at.and_then(|at| {
+            let left = at.seconds - i64::try_from(self.edge.clock.unix_seconds()).ok()?;
+            Some(now + Duration::from_secs(u64::try_from(left).unwrap_or(0)))
+        });
+        let agent_rate = match response.agent_sample_rate {
+            rate @ (8000 | 16_000 | 24_000) => rate,
+            _ => 8000,
+        };
+        let opening = Opening {
+            start,
+            endpoints: self.endpoints.len(),
+            agent_rate,
+            greeting: greeting.map(|greeting| greeting.sound.clone()),
+            ends_at,
+        };
+        self.session.started(now, opening);
+    }
+
+    fn dialed(&mut self, dialed: Result<(usize, Link), DialError>) {
+        self.dialing = None;
+        let now = Instant::now();
+        match dialed {
+            Ok((endpoint, link)) => {
+                self.link = Some(link);
+                self.session.agent_connected(now, endpoint);
+            }
+            Err(DialError::Unreachable) => self.session.agent_ended(now, AgentEnd::Unreachable),
+            Err(DialError::Unsupported) => self.session.agent_ended(now, AgentEnd::Unsupported),
+        }
+    }
+
+    fn turn(&mut self, turn: Turn) {
+        let now = Instant::now();
+        match turn {
+            Turn::Send(permit) => {
+                if let Some(event) = self.session.agent_event() {
+                    permit.send(ConverseRequest { event: Some(event) });
+                }
+            }
+            Turn::Said(Said::Action(action)) => self.session.agent(now, action),
+            Turn::Said(Said::Finished) => {
+                if let Some(link) = self.link.take() {
+                    link.recycle();
+                }
+                self.session.agent_ended(now, AgentEnd::Finished);
+            }
+            Turn::Said(Said::Broken(code)) => {
+                self.link = None;
+                if !self.session.is_over() {
+                    tracing::warn!(?code, "the agent's stream broke");
+                }
+                self.session.agent_ended(now, AgentEnd::Broken);
+            }
+        }
+    }
+
+    fn order(&mut self, order: Option<Order>) {
+        let now = Instant::now();
+        let answer = match order {
+            Some(Order::Leave { command_id, leave }) => {
+                self.session.leave(now, leave);
+                Some((command_id, true))
+            }
+            Some(Order::Message { command_id, message }) => Some((command_id, self.session.message(now, message))),
+            Some(Order::Unknown) => {
+                self.session.unknown();
+                None
+            }
+            None => {
+                self.orders = None;
+                None
+            }
+        };
+        if let (Some((command_id, done)), Some(reporter)) = (answer, &self.reporter) {
+            reporter.done(command_id, done);
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if self.socket.tick(now) {
+            self.session.tick(now);
+        } else {
+            tracing::warn!("the peer stopped reading; the socket is closed");
+            self.session.socket_closed();
+        }
+    }
+
+    /// Says goodbye to both sides, and reports the end.
+    async fn end(mut self) {
+        self.effects();
+        let (code, reason) = self.close.unwrap_or((1000, ""));
+        // `start` may have been taken although the peer is gone: then the end is to be reported.
+        let closing = self.socket.close(code, reason);
+        let goodbye = async {
+            if let Some(starting) = self.starting.take()
+                && let Ok(started) = starting.await
+            {
+                let response = started.response;
+                let (reporter, _orders) = self.edge.reports.open(response.media_session_id);
+                self.reporter = Some(reporter);
+                self.edge.metrics.session_began();
+                let (start, endpoints) = (response.start.unwrap_or_default(), response.agent_endpoints.len());
+                let opening = Opening {
+                    start,
+                    endpoints,
+                    agent_rate: 8000,
+                    greeting: None,
+                    ends_at: None,
+                };
+                self.session.started(Instant::now(), opening);
+            }
+            self.pending = None;
+            let farewell = farewell(&mut self.session, &mut self.link, self.reporter.as_mut());
+            if timeout(LINGER, farewell).await.is_ok()
+                && let Some(link) = self.link.take()
+            {
+                link.recycle();
+            }
+            self.session.finish();
+            report(&mut self.session, self.reporter.as_mut());
+            if self.session.is_started() {
+                let (by, reason) = self.session.end_words();
+                Span::current().record("reason", reason);
+                tracing::info!(ended_by = by, reason, quality = ?self.session.counters().quality(), "session ended");
+                self.edge.metrics.session_ended(reason, self.session.counters());
+            }
+            drop(self.reporter.take());
+        };
+        tokio::join!(closing, goodbye);
+    }
+}
+
+/// Sends the agent what still waits for it, `Stop` last, and hears it out.
+async fn farewell(session: &mut Session, link: &mut Option<Link>, mut reporter: Option<&mut Reporter>) {
+    loop {
+        let Some(open) = link.as_mut() else { return };
+        let has_event = session.has_agent_event();
+        if !has_event {
+            open.close();
+        }
+        match open.halves().next(has_event).await {
+            Turn::Send(permit) => {
+                if let Some(event) = session.agent_event() {
+                    permit.send(ConverseRequest { event: Some(event) });
+                }
+            }
+            Turn::Said(Said::Action(action)) => {
+                session.agent(Instant::now(), action);
+                report(session, reporter.as_deref_mut());
+            }
+            Turn::Said(Said::Finished) => return,
+            Turn::Said(Said::Broken(_)) => *link = None,
+        }
+    }
+}
+
+fn report(session: &mut Session, mut reporter: Option<&mut Reporter>) {
+    while let Some(effect) = session.effect() {
+        if let (Effect::Report(report), Some(reporter)) = (effect, reporter.as_deref_mut()) {
+            reporter.report(report);
+        }
+    }
+}
+
+/// Asks call-service to begin the session, and has its greeting at hand. The error is a close code.
+async fn begin(edge: Arc<Edge>, request: StartSessionRequest) -> Result<Started, u16> {
+    let answer = within(START_BUDGET, START_BUDGET, || {
+        let (mut client, request) = (edge.ingress.clone(), request.clone());
+        async move { client.start_session(request).await }
+    });
+    let response: StartSessionResponse = answer.await.map_err(|status| {
+        tracing::warn!(code = ?status.code(), "call-service does not start the session");
+        match status.code() {
+            Code::NotFound | Code::FailedPrecondition | Code::InvalidArgument => 1008,
+            _ => 1013_u16,
+        }
+    })?;
+    let hash = &response.greeting_sha256;
+    let greeting = if hash.is_empty() {
+        None
+    } else {
+        match timeout(GREETING_LIMIT, edge.greetings.get(hash)).await {
+            Ok(Ok(greeting)) => Some(greeting),
+            Ok(Err(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the greeting is not played");
+                None
+            }
+            Err(_) => {
+                tracing::warn!("the greeting did not come in time and is not played");
+                None
+            }
+        }
+    };
+    Ok(Started { response, greeting })
+}
+
+async fn next_turn(link: Option<&mut Link>, has_event: bool) -> Turn {
+    match link {
+        Some(link) => link.halves().next(has_event).await,
+        None => pending().await,
+    }
+}
+
+async fn next_order(orders: Option<&mut mpsc::Receiver<Order>>) -> Option<Order> {
+    match orders {
+        Some(orders) => orders.recv().await,
+        None => pending().await,
+    }
+}
+
+async fn waiting<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,130 @@
+//! The public routes.
+
+mod applets;
+mod problem;
+mod socket;
+mod status;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{MatchedPath, Request, State},
+    http::{HeaderValue, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{any, get, post},
+};
+use exotel::paths;
+use problem::Problem;
+use tokio::{sync::Semaphore, time::timeout};
+use tracing::{Instrument as _, field, info_span};
+
+use crate::Edge;
+
+/// Largest request body (F52).
+const MAX_BODY: usize = 64 * 1024;
+/// Longest path and query.
+const MAX_URI: usize = 8 * 1024;
+/// Exotel gives up on an applet's answer soon after this; the person hears silence meanwhile (F55).
+const APPLET_BUDGET: Duration = Duration::from_secs(2);
+/// Exotel sends a status again later, so there is time to get it committed (F54).
+const STATUS_BUDGET: Duration = Duration::from_secs(12);
+/// Requests at once, for each budget: what is beyond gets a 503 at once, so that a storm of callbacks delays no call (F61).
+const MAX_AT_ONCE: usize = 512;
+
+/// How long a group of routes may take, and how many at once.
+#[derive(Clone)]
+struct Budget {
+    limit: Duration,
+    slots: Arc<Semaphore>,
+}
+
+impl Budget {
+    fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            slots: Arc::new(Semaphore::new(MAX_AT_ONCE)),
+        }
+    }
+}
+
+/// All public routes.
+pub(crate) fn router(edge: Arc<Edge>) -> Router {
+    let applets = Router::new()
+        .route(paths::CONNECT, get(applets::connect).post(applets::connect))
+        .route(paths::LEGACY_CONNECT, get(applets::connect).post(applets::connect))
+        .route(paths::GREETING, get(applets::greeting))
+        .route(paths::LEGACY_GREETING, get(applets::greeting))
+        .route(paths::GREETING_WAV, get(applets::greeting_wav))
+        .route(paths::GATHER, get(applets::gather))
+        .route(paths::LEGACY_GATHER, get(applets::gather))
+        .route(paths::INPUT, get(applets::input).post(applets::input))
+        .route(paths::LEGACY_INPUT, get(applets::input).post(applets::input))
+        .route(paths::TRANSFER, get(applets::transfer))
+        .route(paths::LEGACY_TRANSFER, get(applets::transfer))
+        .route(paths::END, get(applets::end).post(applets::end))
+        .route(paths::LEGACY_END, get(applets::end).post(applets::end))
+        .route(paths::SOCKET, any(socket::of_call))
+        .route(paths::STATIC_SOCKET, any(socket::of_account))
+        .route_layer(middleware::from_fn_with_state(
+            Budget::new(APPLET_BUDGET),
+            within_budget,
+        ));
+    let status = Router::new()
+        .route(paths::STATUS, post(status::receive))
+        .route_layer(middleware::from_fn_with_state(
+            Budget::new(STATUS_BUDGET),
+            within_budget,
+        ));
+    applets
+        .merge(status)
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&edge), observe))
+        .fallback(async || Problem::NotFound)
+        .method_not_allowed_fallback(async || Problem::Method)
+        .layer(middleware::from_fn(guard))
+        .with_state(edge)
+}
+
+/// Refuses what is too long to be Exotel's, and sets the headers that all answers have.
+async fn guard(request: Request, next: Next) -> Response {
+    let length = request.uri().path_and_query().map_or(0, |text| text.as_str().len());
+    let mut response = if length > MAX_URI {
+        Problem::UriTooLong.into_response()
+    } else {
+        next.run(request).await
+    };
+    let headers = response.headers_mut();
+    headers.insert(
+        header::STRICT_TRANSPORT_SECURITY,
+        HeaderValue::from_static("max-age=31536000"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// One span and one count for each request, by route: paths hold tokens and never leave this process (F123).
+async fn observe(State(edge): State<Arc<Edge>>, route: MatchedPath, request: Request, next: Next) -> Response {
+    let method = request.method().as_str();
+    let span = info_span!(
+        "http",
+        otel.name = format!("{method} {}", route.as_str()),
+        otel.kind = "server",
+        http.route = route.as_str(),
+        http.request.method = method,
+        http.response.status_code = field::Empty,
+    );
+    let response = next.run(request).instrument(span.clone()).await;
+    span.record("http.response.status_code", response.status().as_u16());
+    edge.metrics.request(route.as_str(), response.status().as_u16());
+    response
+}
+
+async fn within_budget(State(budget): State<Budget>, request: Request, next: Next) -> Response {
+    let Ok(_slot) = budget.slots.try_acquire() else {
+        return Problem::Unavailable.into_response();
+    };
+    timeout(budget.limit, next.run(request))
+        .await
+        .unwrap_or_else(|_| Problem::Unavailable.into_response())
+}

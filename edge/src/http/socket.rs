@@ -1,0 +1,151 @@
+//! The audio WebSockets' upgrades: who may open one is settled before it is accepted (F62).
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{
+        FromRequestParts as _, Path, Request, State,
+        ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
+    },
+    http::{HeaderMap, header},
+    response::Response,
+};
+use callbridge_proto::{
+    id::{AccountId, CallId},
+    ingress::v1::ClaimSocketRequest,
+};
+use data_encoding::BASE64;
+use exotel::token::{Claims, Purpose};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::{APPLET_BUDGET, problem::Problem};
+use crate::{
+    Edge,
+    driver::{self, Ticket},
+    ingress::within,
+};
+
+/// Largest message and frame (F79).
+const MAX_MESSAGE: usize = 64 * 1024;
+/// Read buffer of each socket: a frame of 100 ms fits, and thousands of idle sockets cost little.
+const READ_BUFFER: usize = 4 * 1024;
+/// Frames go out at once; what a stalled peer leaves unsent waits in the session, where it is bounded (F70).
+const WRITE_BUFFER: usize = 0;
+const MAX_WRITE_BUFFER: usize = 64 * 1024;
+
+/// The socket of one call, opened by its token.
+pub(super) async fn of_call(
+    State(edge): State<Arc<Edge>>,
+    Path((call_id, token)): Path<(String, String)>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let now = edge.clock.unix_seconds();
+    let claims = edge
+        .config
+        .verifier
+        .verify(&token, Purpose::Socket, now)
+        .map_err(|_| Problem::NotFound)?;
+    if call_id.parse() != Ok(CallId(claims.id)) {
+        return Err(Problem::NotFound);
+    }
+    let upgrade = upgrade_of(request).await?;
+    let pending = pending_slot(&edge)?;
+    let asked = ClaimSocketRequest {
+        call_id,
+        nonce: u64::from_be_bytes(claims.nonce),
+        edge_id: edge.id.clone(),
+    };
+    let answer = within(APPLET_BUDGET, APPLET_BUDGET, || {
+        let (mut client, asked) = (edge.ingress.clone(), asked.clone());
+        async move { client.claim_socket(asked).await }
+    });
+    let claim = answer.await?;
+    // Both are wanted at `start`, some round trips from now.
+    let ahead = Arc::clone(&edge);
+    let (hash, endpoint) = (claim.greeting_sha256.clone(), claim.agent_endpoints.first().cloned());
+    edge.background.spawn(async move {
+        let greeting = async {
+            if !hash.is_empty() {
+                // A failure is told when the greeting is to be played.
+                let _ = ahead.greetings.get(&hash).await;
+            }
+        };
+        let agent = async {
+            if let Some(endpoint) = endpoint {
+                ahead.agents.warm_up(&endpoint).await;
+            }
+        };
+        tokio::join!(greeting, agent);
+    });
+    Ok(accept(&edge, upgrade, Ticket::Claimed(claim), pending))
+}
+
+/// The socket of applets with a fixed URL, opened by Basic credentials: the account's id and its token.
+pub(super) async fn of_account(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, Problem> {
+    let claims = basic(&edge, request.headers()).ok_or(Problem::Unauthorized)?;
+    let upgrade = upgrade_of(request).await?;
+    let pending = pending_slot(&edge)?;
+    let ticket = Ticket::Account {
+        account_id: AccountId(claims.id).to_string(),
+        generation: u32::from(claims.generation()),
+    };
+    Ok(accept(&edge, upgrade, ticket, pending))
+}
+
+fn basic(edge: &Edge, headers: &HeaderMap) -> Option<Claims> {
+    let (scheme, value) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let credentials = String::from_utf8(BASE64.decode(value.trim().as_bytes()).ok()?).ok()?;
+    let (user, password) = credentials.split_once(':')?;
+    let claims = edge
+        .config
+        .verifier
+        .verify(password, Purpose::Account, edge.clock.unix_seconds())
+        .ok()?;
+    (user.parse() == Ok(AccountId(claims.id))).then_some(claims)
+}
+
+async fn upgrade_of(request: Request) -> Result<WebSocketUpgrade, Problem> {
+    let (mut parts, _) = request.into_parts();
+    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
+    let upgrade = upgrade.map_err(|rejection| match rejection {
+        WebSocketUpgradeRejection::MethodNotGet(_) | WebSocketUpgradeRejection::MethodNotConnect(_) => Problem::Method,
+        _ => Problem::Upgrade,
+    })?;
+    Ok(upgrade
+        .max_message_size(MAX_MESSAGE)
+        .max_frame_size(MAX_MESSAGE)
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(MAX_WRITE_BUFFER))
+}
+
+/// A place among the sockets that have not said `start` (F66).
+fn pending_slot(edge: &Edge) -> Result<OwnedSemaphorePermit, Problem> {
+    if edge.sessions.is_stopping() {
+        return Err(Problem::Unavailable);
+    }
+    Arc::clone(&edge.pending)
+        .try_acquire_owned()
+        .map_err(|_| Problem::Unavailable)
+}
+
+/// The session's task is there before the answer is, so that shutdown cannot miss it.
+fn accept(edge: &Arc<Edge>, upgrade: WebSocketUpgrade, ticket: Ticket, pending: OwnedSemaphorePermit) -> Response {
+    let (hand_over, socket) = oneshot::channel();
+    let limit = edge.config.start_limit;
+    let session = Arc::clone(edge);
+    let live = edge.live.enter();
+    edge.sessions.spawn(async move {
+        if let Ok(Ok(socket)) = tokio::time::timeout(limit, socket).await {
+            driver::run(session, socket, ticket, pending).await;
+        }
+        drop(live);
+    });
+    upgrade.on_upgrade(move |socket| async move {
+        // The task is gone only at the hard stop.
+        drop(hand_over.send(socket));
+    })
+}

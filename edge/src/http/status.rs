@@ -1,0 +1,58 @@
+//! Status callbacks: 200 says that call-service has committed them.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::to_bytes,
+    extract::{Path, Request, State},
+    http::{StatusCode, header},
+};
+use callbridge_proto::{id::CallId, ingress::v1::RecordStatusRequest};
+use exotel::token::Purpose;
+use prost_types::Timestamp;
+
+use super::{MAX_BODY, STATUS_BUDGET, problem::Problem};
+use crate::{Edge, ingress::within};
+
+/// One attempt: a replica that hangs must not use up the budget.
+const ATTEMPT: Duration = Duration::from_secs(4);
+/// Longest content type passed on; a multipart boundary has at most 70 characters (RFC 2046 §5.1.1).
+const MAX_CONTENT_TYPE: usize = 256;
+
+/// Takes a callback in any of Exotel's encodings; call-service reads it.
+pub(super) async fn receive(
+    State(edge): State<Arc<Edge>>,
+    Path(token): Path<String>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    let now = edge.clock.now();
+    let claims = edge
+        .config
+        .verifier
+        .verify(&token, Purpose::Callback, edge.clock.unix_seconds())
+        .map_err(|_| Problem::NotFound)?;
+    let (parts, body) = request.into_parts();
+    let content_type = parts
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    if content_type.len() > MAX_CONTENT_TYPE {
+        return Err(Problem::BadRequest);
+    }
+    let asked = RecordStatusRequest {
+        call_id: CallId(claims.id).to_string(),
+        content_type: content_type.to_owned(),
+        body: to_bytes(body, MAX_BODY).await.map_err(|_| Problem::TooLarge)?,
+        received_at: Some(Timestamp {
+            seconds: now.timestamp(),
+            nanos: i32::try_from(now.timestamp_subsec_nanos()).unwrap_or(0),
+        }),
+    };
+    let answer = within(STATUS_BUDGET, ATTEMPT, || {
+        let (mut client, asked) = (edge.ingress.clone(), asked.clone());
+        async move { client.record_status(asked).await }
+    });
+    answer.await?;
+    Ok(StatusCode::OK)
+}

@@ -1,0 +1,160 @@
+#![doc = include_str!("../README.md")]
+
+mod agents;
+mod allow;
+mod config;
+mod control;
+mod driver;
+mod greeting;
+mod http;
+mod ingress;
+mod live;
+mod metrics;
+mod server;
+pub mod session;
+mod socket;
+
+use std::{sync::Arc, time::Duration};
+
+pub use allow::{AllowError, AllowList};
+use callbridge_proto::id::EdgeId;
+pub use config::Config;
+use runtime::{
+    Clock, Tasks,
+    internal::{self, Readiness},
+};
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    agents::Agents,
+    control::{Control, Reports},
+    greeting::Greetings,
+    ingress::Client,
+    live::Live,
+    metrics::Metrics,
+};
+
+/// At the drain limit: how long the closing of what is left may take.
+const CLOSE_LIMIT: Duration = Duration::from_secs(7);
+/// How long the last reports may take; what is lost shows as a lapsed session.
+const FLUSH_LIMIT: Duration = Duration::from_secs(5);
+/// How long requests that were begun may take: the longest budget of a route.
+const REQUEST_LIMIT: Duration = Duration::from_secs(12);
+
+/// The two listeners of an edge, already bound.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For Exotel.
+    pub public: TcpListener,
+    /// For the cluster: liveness, readiness and metrics.
+    pub internal: TcpListener,
+}
+
+impl Listeners {
+    /// Binds the addresses of the settings.
+    ///
+    /// # Errors
+    /// When an address is taken or not ours.
+    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
+        use anyhow::Context as _;
+        let bind = async |name: &str, addr| {
+            TcpListener::bind(addr)
+                .await
+                .with_context(|| format!("cannot listen on {addr} ({name})"))
+        };
+        Ok(Self {
+            public: bind("EDGE_ADDR", config.addr).await?,
+            internal: bind("EDGE_INTERNAL_ADDR", config.internal_addr).await?,
+        })
+    }
+}
+
+/// What requests and sessions share.
+struct Edge {
+    config: Config,
+    clock: Clock,
+    id: String,
+    ingress: Client,
+    greetings: Greetings,
+    agents: Agents,
+    reports: Reports,
+    metrics: Metrics,
+    live: Live,
+    /// Places for sockets that have not said `start`.
+    pending: Arc<Semaphore>,
+    /// One task per session; their soft stop is the drain limit.
+    sessions: Tasks,
+    /// The control stream, and what is prepared ahead of a call.
+    background: Tasks,
+}
+
+/// Serves until the tasks are stopped and what was live has ended or was drained.
+///
+/// # Errors
+/// When a listener fails or a setting cannot be used.
+pub async fn run(config: Config, listeners: Listeners, tasks: Tasks) -> anyhow::Result<()> {
+    let clock = Clock::system();
+    let ingress = ingress::client(&config)?;
+    let edge = Arc::new(Edge {
+        id: EdgeId(clock.new_uuid()).to_string(),
+        greetings: Greetings::new(ingress.clone()),
+        agents: Agents::new(config.agent_endpoint_allow.clone()),
+        reports: Reports::new(clock.clone()),
+        metrics: Metrics::new(),
+        live: Live::new(),
+        pending: Arc::new(Semaphore::new(config.max_pending_sockets)),
+        sessions: Tasks::new(),
+        background: Tasks::new(),
+        ingress,
+        clock,
+        config,
+    });
+    let config = &edge.config;
+
+    // The internal listener outlives the drain: the cluster asks for the metrics of a process that is going, too.
+    let (inside, readiness) = (Tasks::new(), Readiness::default());
+    let (serving, ready) = (inside.clone(), readiness.clone());
+    inside.spawn(async move {
+        if let Err(error) = internal::serve(listeners.internal, ready, &serving).await {
+            tracing::error!(%error, "the internal listener failed");
+        }
+    });
+    let control = Control {
+        client: edge.ingress.clone(),
+        reports: edge.reports.clone(),
+        readiness: readiness.clone(),
+        metrics: edge.metrics.clone(),
+        edge_id: edge.id.clone(),
+    };
+    edge.background.spawn(control.run(edge.background.stopping()));
+
+    let (connections, closing) = (Tasks::new(), CancellationToken::new());
+    let router = http::router(Arc::clone(&edge));
+    let serving = server::serve(listeners.public, router, config, &connections, closing.clone());
+    let shutting_down = async {
+        tasks.stopping().await;
+        readiness.set(false);
+        // Load balancers still send new work for a moment.
+        sleep(config.accept_window).await;
+        closing.cancel();
+    };
+    tokio::join!(serving, shutting_down);
+
+    tracing::info!(sessions = edge.live.count(), "draining");
+    connections.shut_down(REQUEST_LIMIT).await;
+    if timeout(config.drain, edge.live.none()).await.is_err() {
+        tracing::warn!(
+            sessions = edge.live.count(),
+            "the drain limit is reached: live sessions are closed"
+        );
+    }
+    edge.sessions.shut_down(CLOSE_LIMIT).await;
+    edge.background.shut_down(FLUSH_LIMIT).await;
+    inside.shut_down(FLUSH_LIMIT).await;
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! What comes from the agent, and what waits for it.
+
+use callbridge_proto::{
+    agent::v1::{Metadata, Transcript, converse_request::Event, converse_response::Action},
+    ingress::v1::{AgentConnected, Interrupted, session_event::Event as Report},
+};
+use tokio::time::Instant;
+
+use super::{AgentEnd, End, MAX_MARK_NAME, MAX_METADATA, MAX_TRANSCRIPT, PLAYOUT_EVERY, Phase, Session, tone};
+
+impl Session {
+    /// The agent's stream is open.
+    pub fn agent_connected(&mut self, now: Instant, endpoint: usize) {
+        let after = now.saturating_duration_since(self.began).as_millis();
+        let Some(live) = &mut self.live else { return };
+        live.endpoint = endpoint;
+        live.agent = true;
+        if !live.connected {
+            live.connected = true;
+            self.report(Report::AgentConnected(AgentConnected {
+                endpoint_index: u32::try_from(endpoint).unwrap_or(u32::MAX),
+                after_ms: u32::try_from(after).unwrap_or(u32::MAX),
+            }));
+        }
+    }
+
+    /// The agent's stream is no more, or could not be opened.
+    pub fn agent_ended(&mut self, now: Instant, end: AgentEnd) {
+        let Some(live) = &mut self.live else { return };
+        live.agent = false;
+        if self.phase != Phase::Live {
+            return;
+        }
+        match end {
+            AgentEnd::Finished => self.begin_leaving(now, End::new("agent", "agent_left", "agent_left")),
+            AgentEnd::Broken if !live.retried => {
+                live.retried = true;
+                live.connected = false;
+                self.counters.agent_retries += 1;
+                live.playout.forget_agent();
+                let next = (live.endpoint + 1) % live.endpoints.max(1);
+                if let Some(uplink) = &mut self.uplink {
+                    uplink.new_agent();
+                }
+                // The greeting is not played again.
+                live.start.greeting_ms = 0;
+                self.dial(next, false);
+                self.settle(now);
+            }
+            AgentEnd::Broken | AgentEnd::Unreachable => self.agent_failed(now, "agent_failed"),
+            AgentEnd::Unsupported => self.agent_failed(now, "agent_endpoint_unsupported"),
+        }
+    }
+
+    pub(super) fn agent_failed(&mut self, now: Instant, reason: &'static str) {
+        if let Some(live) = &mut self.live {
+            live.playout.forget_agent();
+            let rate = live.start.audio_format.map_or(8000, |format| format.sample_rate);
+            live.playout.sound(&tone::apology(rate));
+        }
+        self.begin_leaving(now, End::new("agent", reason, "error"));
+    }
+
+    /// The agent says something.
+    pub fn agent(&mut self, now: Instant, action: Option<Action>) {
+        let Some(live) = &mut self.live else { return };
+        match (action, self.phase) {
+            (Some(Action::Transcript(transcript)), _) => self.transcript(transcript),
+            (Some(Action::Metadata(metadata)), _) => self.metadata(metadata),
+            (Some(Action::Audio(audio)), Phase::Live) => {
+                live.playout
+                    .audio(now, audio.generation, &audio.pcm, &mut self.counters);
+                live.next_playout.get_or_insert(now + PLAYOUT_EVERY);
+            }
+            (Some(Action::Mark(mark)), Phase::Live) => {
+                self.counters.marks += 1;
+                if mark.name.chars().count() > MAX_MARK_NAME || !live.playout.mark(mark.name) {
+                    self.counters.bad_agent_messages += 1;
+                }
+            }
+            (Some(Action::Clear(clear)), Phase::Live | Phase::Leaving { .. }) => {
+                let dropped_ms = live.playout.clear(now, clear.generation);
+                self.counters.clears += 1;
+                self.report(Report::Interrupted(Interrupted { dropped_ms }));
+            }
+            (Some(Action::Leave(leave)), Phase::Live) => {
+                self.report(Report::Leave(leave));
+                self.begin_leaving(now, End::new("agent", "agent_left", "agent_left"));
+            }
+            (Some(_), _) => {}
+            (None, _) => self.counters.bad_agent_messages += 1,
+        }
+        self.settle(now);
+    }
+
+    fn transcript(&mut self, mut transcript: Transcript) {
+        // Only final pieces are kept, so only they travel.
+        if !transcript.r#final {
+            return;
+        }
+        let mut end = transcript.text.len().min(MAX_TRANSCRIPT);
+        while !transcript.text.is_char_boundary(end) {
+            end -= 1;
+        }
+        transcript.text.truncate(end);
+        self.report(Report::Transcript(transcript));
+    }
+
+    fn metadata(&mut self, mut metadata: Metadata) {
+        let (entries, key, value) = MAX_METADATA;
+        let before = metadata.entries.len();
+        metadata
+            .entries
+            .retain(|k, v| k.chars().count() <= key && v.chars().count() <= value);
+        if metadata.entries.len() < before || before > entries {
+            self.counters.bad_agent_messages += 1;
+        }
+        if metadata.entries.len() <= entries && !metadata.entries.is_empty() {
+            self.report(Report::Metadata(metadata));
+        }
+    }
+
+    /// Whether something waits for the agent.
+    pub fn has_agent_event(&self) -> bool {
+        self.live.is_some() && self.uplink.as_ref().is_some_and(|uplink| !uplink.is_empty())
+    }
+
+    /// The next event for the agent.
+    pub fn agent_event(&mut self) -> Option<Event> {
+        self.live.as_ref()?;
+        self.uplink.as_mut()?.pop()
+    }
+}

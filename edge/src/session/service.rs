@@ -1,0 +1,94 @@
+//! What comes from call-service.
+
+use callbridge_proto::{
+    agent::v1::{AudioFormat, Leave, LeaveAction, Message, converse_request::Event},
+    ingress::v1::session_event::Event as Report,
+};
+use tokio::time::Instant;
+
+use super::{
+    End, Live, Opening, Phase, Session,
+    playout::{self, Playout, Sound},
+    uplink::Uplink,
+};
+
+impl Session {
+    /// call-service has taken the `start`: the session is live.
+    pub fn started(&mut self, now: Instant, opening: Opening) {
+        if self.live.is_some() {
+            return;
+        }
+        let Opening {
+            mut start,
+            endpoints,
+            agent_rate,
+            greeting,
+            ends_at,
+        } = opening;
+        start.audio_format = Some(AudioFormat {
+            sample_rate: agent_rate,
+        });
+        start.greeting_ms = greeting.as_ref().map_or(0, Sound::ms);
+        start.max_buffered_ms = playout::max_buffered_ms(agent_rate);
+        let waiting = self.uplink.take().unwrap_or_else(|| Uplink::new(self.rate, self.rate));
+        for digit in waiting.digits() {
+            self.report(Report::Dtmf(digit));
+        }
+        self.uplink = Some(waiting.into_rates(self.rate, agent_rate));
+        self.live = Some(Live {
+            playout: Playout::new(now, agent_rate, self.rate, greeting),
+            start,
+            endpoints,
+            endpoint: 0,
+            ends_at,
+            warned: false,
+            connected: false,
+            agent: false,
+            retried: false,
+            next_playout: None,
+        });
+        if self.phase == Phase::Starting {
+            self.phase = Phase::Live;
+            self.dial(0, true);
+        }
+    }
+
+    /// call-service refuses the `start`, or cannot be asked.
+    pub fn refused(&mut self, code: u16) {
+        self.end(End::new("callbridge", "refused", "error"), code);
+    }
+
+    /// call-service wants the session to leave. A hang-up does not wait for what the agent still has to say.
+    pub fn leave(&mut self, now: Instant, leave: Leave) {
+        if self.phase != Phase::Live {
+            return;
+        }
+        let end = End::new("caller", "ended_by_request", "ended_by_request");
+        let hang_up = leave.action() != LeaveAction::ContinueFlow;
+        self.report(Report::Leave(leave));
+        if hang_up {
+            self.end(end, 1000);
+        } else {
+            self.begin_leaving(now, end);
+        }
+    }
+
+    /// call-service has a message for the agent. False when the session is ending.
+    pub fn message(&mut self, now: Instant, message: Message) -> bool {
+        let live = self.phase == Phase::Live;
+        if live {
+            self.tell(now, Event::Message(message));
+        }
+        live
+    }
+
+    /// call-service does not know the session.
+    pub fn unknown(&mut self) {
+        self.end(End::new("callbridge", "unknown_session", "error"), 1000);
+    }
+
+    /// This process goes away.
+    pub fn drain(&mut self) {
+        self.end(End::new("callbridge", "drained", "drained"), 1001);
+    }
+}

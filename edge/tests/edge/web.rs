@@ -1,0 +1,144 @@
+//! A bare HTTP/1.1 client and a WebSocket client, so that what is on the wire is seen as it is.
+
+use std::{net::SocketAddr, time::Duration};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream,
+    tungstenite::{Message, client::IntoClientRequest as _, protocol::CloseFrame},
+};
+
+use crate::frames::{self, Sent};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+/// Sends the bytes, and reads until the peer closes.
+pub(crate) async fn raw(to: SocketAddr, request: &[u8]) -> Answer {
+    let mut stream = TcpStream::connect(to).await.unwrap();
+    // A peer that has answered may close before it read everything.
+    let _ = stream.write_all(request).await;
+    let mut answer = Vec::new();
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer))
+        .await
+        .expect("no answer in time");
+    let split = answer
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .expect("an HTTP answer");
+    let head = std::str::from_utf8(&answer[..split]).unwrap();
+    let mut lines = head.split("\r\n");
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let headers = lines
+        .map(|line| line.split_once(": ").unwrap())
+        .map(|(k, v)| (k.to_ascii_lowercase(), v.to_owned()));
+    Answer {
+        status,
+        headers: headers.filter(|(name, _)| name != "date").collect(),
+        body: answer[split + 4..].to_vec(),
+    }
+}
+
+pub(crate) async fn get(to: SocketAddr, path: &str) -> Answer {
+    request(to, "GET", path, "", b"").await
+}
+
+pub(crate) async fn request(to: SocketAddr, method: &str, path: &str, content_type: &str, body: &[u8]) -> Answer {
+    let mut bytes = format!("{method} {path} HTTP/1.1\r\nhost: edge\r\nconnection: close\r\n").into_bytes();
+    if !body.is_empty() {
+        bytes.extend(format!("content-type: {content_type}\r\ncontent-length: {}\r\n", body.len()).into_bytes());
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(body);
+    raw(to, &bytes).await
+}
+
+/// Exotel's side of a socket.
+pub(crate) struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Socket {
+    pub(crate) async fn open(to: SocketAddr, path: &str, authorization: Option<&str>) -> Result<Self, u16> {
+        let mut request = format!("ws://{to}{path}").into_client_request().unwrap();
+        if let Some(value) = authorization {
+            request.headers_mut().insert("authorization", value.parse().unwrap());
+        }
+        match timeout(PATIENCE, tokio_tungstenite::connect_async(request))
+            .await
+            .unwrap()
+        {
+            Ok((socket, _)) => Ok(Self(socket)),
+            Err(tokio_tungstenite::tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    pub(crate) async fn send(&mut self, text: String) {
+        self.0.send(Message::text(text)).await.unwrap();
+    }
+
+    pub(crate) async fn send_message(&mut self, message: Message) {
+        let _ = self.0.send(message).await;
+    }
+
+    /// What the edge sends next; the error is how it closed.
+    pub(crate) async fn next(&mut self) -> Result<Sent, (u16, String)> {
+        loop {
+            match timeout(PATIENCE, self.0.next()).await.expect("the edge sends nothing") {
+                Some(Ok(Message::Text(text))) => return Ok(frames::read(&text)),
+                Some(Ok(Message::Close(Some(CloseFrame { code, reason })))) => {
+                    return Err((code.into(), reason.to_string()));
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Audio until so many samples that are not padding have come.
+    pub(crate) async fn listen(&mut self, count: usize) -> Vec<i16> {
+        let mut heard = Vec::new();
+        while heard.len() < count {
+            match self.next().await.unwrap() {
+                Sent::Audio(pcm) => heard.extend(frames::samples(&pcm).into_iter().filter(|sample| *sample != 0)),
+                Sent::Mark(name) => self.send(frames::mark(&name)).await,
+                Sent::Clear => {}
+            }
+        }
+        heard
+    }
+
+    /// Waits for the close, sending marks back.
+    pub(crate) async fn closed(&mut self) -> (u16, String) {
+        loop {
+            match self.next().await {
+                Ok(Sent::Mark(name)) => self.send(frames::mark(&name)).await,
+                Ok(_) => {}
+                Err(close) => return close,
+            }
+        }
+    }
+}
