@@ -1,0 +1,160 @@
+//! `cargo dev`: the whole system on one machine, one call out and one call in, and what to try next.
+
+mod arguments;
+mod demo;
+mod folder;
+mod sound;
+mod verify;
+mod view;
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+
+use self::{arguments::Arguments, demo::Demo, folder::Folder};
+use crate::{
+    Keys, Registration, Stack,
+    postgres::{self, Binaries, Options, Postgres},
+};
+
+/// The agent's first message, as it is uploaded: "Welcome to callbridge. How can I help you?", by espeak-ng.
+const GREETING: &[u8] = include_bytes!("../speech/greeting.wav");
+
+/// The exit code after an interrupt, as shells have it (128 + SIGINT).
+const INTERRUPTED: u8 = 130;
+
+/// The `main` of `cargo dev`.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    runtime::install_crypto_provider();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return view::failed(&anyhow::Error::new(error).context("cannot start the async runtime")),
+    };
+    let code = runtime.block_on(async {
+        match run(&arguments).await {
+            Ok(code) => code,
+            Err(error) => view::failed(&error),
+        }
+    });
+    // What is still blocked somewhere must not hold the exit.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    code
+}
+
+async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let folder = Folder::prepare(arguments.state_dir())?;
+    arguments.check_ports().await?;
+    view::title(&folder);
+    // From here on an interrupt ends things in order.
+    let interrupted = runtime::lifecycle::signal();
+    tokio::pin!(interrupted);
+
+    let (postgres, database_url) = database(arguments, &folder).await?;
+    let started = tokio::select! {
+        started = start(arguments, &folder, database_url) => started,
+        _ = &mut interrupted => {
+            stop_postgres(postgres).await;
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+    };
+    let stack = match started {
+        Ok(stack) => stack,
+        Err(error) => {
+            stop_postgres(postgres).await;
+            return Err(error).with_context(|| format!("see {}", folder.log().display()));
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = both_calls(&stack, &folder) => Some(outcome),
+        _ = &mut interrupted => None,
+    };
+    let code = match outcome {
+        None => ExitCode::from(INTERRUPTED),
+        Some(Err(error)) => {
+            view::trouble(&error);
+            ExitCode::FAILURE
+        }
+        Some(Ok(demo)) => {
+            view::next_steps(&stack, &demo);
+            if arguments.once {
+                if demo.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            } else {
+                view::waiting();
+                let _ = interrupted.await;
+                ExitCode::SUCCESS
+            }
+        }
+    };
+    let begun = Instant::now();
+    let stopped = stack.shut_down().await;
+    stop_postgres(postgres).await;
+    view::stopped(begun.elapsed());
+    stopped.with_context(|| format!("something did not stop in order; see {}", folder.log().display()))?;
+    Ok(code)
+}
+
+/// A private cluster, or the database that was given; migrated.
+async fn database(arguments: &Arguments, folder: &Folder) -> anyhow::Result<(Option<Postgres>, String)> {
+    let begun = Instant::now();
+    if let Some(url) = &arguments.database_url {
+        postgres::check(url).await?;
+        let applied = call_service::migrate(url).await.context("cannot migrate the database of --database-url")?;
+        view::ready("PostgreSQL", &format!("as given, {} migrations applied", applied.len()), begun.elapsed());
+        return Ok((None, url.clone()));
+    }
+    let binaries = Binaries::find().await?;
+    let options = Options { durable: true, parent: Some(folder.path().to_owned()), log: Some(folder.postgres_log()) };
+    let postgres = Postgres::start_with(&binaries, options).await?;
+    let url = postgres.create_database().await?;
+    let what = format!("{} (version {}, {})", postgres.address(), binaries.version(), binaries.folder().display());
+    view::ready("PostgreSQL", &what, begun.elapsed());
+    Ok((Some(postgres), url))
+}
+
+async fn stop_postgres(postgres: Option<Postgres>) {
+    if let Some(postgres) = postgres {
+        postgres.stop().await;
+    }
+}
+
+async fn start(arguments: &Arguments, folder: &Folder, database_url: String) -> anyhow::Result<Stack> {
+    let simulator = exotel_sim::Config {
+        state_dir: folder.simulator(),
+        accounts: Vec::new(),
+        settings: exotel_sim::Settings { late_facts_ms: 2_000, ..exotel_sim::Settings::default() },
+        ..exotel_sim::Config::default()
+    };
+    Stack::builder()
+        .database_url(database_url)
+        .keys(folder.keys()?)
+        .ports(arguments.ports())
+        .simulator(simulator)
+        .on_ready(view::ready)
+        .start()
+        .await
+}
+
+/// Registers, calls, and writes `dev.json` before and after.
+async fn both_calls(stack: &Stack, folder: &Folder) -> anyhow::Result<Demo> {
+    let mut registration = Registration::new("dev")?;
+    registration.greeting = Some(GREETING.to_vec());
+    registration.account.calls_per_minute = 60;
+    let registered = stack.register(registration).await?;
+    view::registered(&registered);
+    let mut demo = Demo::new(stack, registered);
+    folder.write_json(&demo.describe(stack, folder))?;
+    demo.call(stack, folder).await?;
+    folder.write_json(&demo.describe(stack, folder))?;
+    Ok(demo)
+}
+
+impl Folder {
+    fn keys(&self) -> anyhow::Result<Keys> {
+        Ok(Keys::kept_in(&self.path().join("keys.json"))?)
+    }
+}

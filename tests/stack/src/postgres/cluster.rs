@@ -1,0 +1,385 @@
+//! One running cluster, and its databases.
+
+use std::{
+    fs::{self, File, Permissions},
+    future::Future,
+    io::{Read as _, Seek as _, SeekFrom},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use tokio_postgres::{Client, NoTls, error::SqlState};
+
+use super::{Binaries, Error, identity::Identity};
+
+/// A cold machine under load takes a second or two.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// Pause between two tries to reach a server that starts.
+const POLL: Duration = Duration::from_millis(20);
+
+/// An immediate stop takes milliseconds; the folder's removal a little more.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// A free port can be taken by another process before the server has it.
+const PORT_TRIES: u32 = 5;
+
+/// Enough for dozens of tests with a pool each.
+const MAX_CONNECTIONS: u32 = 300;
+
+/// How many bytes of a program's output an error shows.
+const TAIL: u64 = 1_500;
+
+/// The superuser, and the only one.
+const USER: &str = "callbridge";
+
+/// Runs the server until our end of its standard input closes, which happens however this process ends; then removes the data.
+/// A server that dies by itself ends it too.
+const GUARD: &str = r#"
+trap '' HUP INT TERM
+exec 3<&0
+program=$1; data=$2; shift 2
+"$program" -D "$data" "$@" </dev/null 3<&- &
+server=$!
+(read -r _ <&3; kill -QUIT "$server") &
+reader=$!
+wait "$server"
+code=$?
+kill "$reader" 2>/dev/null
+rm -rf "$data"
+exit "$code"
+"#;
+
+/// How a cluster is to run.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Whether data survives a crash of the machine, as in production. Tests are faster without.
+    pub durable: bool,
+    /// Where the data goes, in a folder of its own; the system's temporary folder when absent, or when root's PostgreSQL
+    /// cannot reach it.
+    pub parent: Option<PathBuf>,
+    /// Where the server's log goes; nowhere when absent.
+    pub log: Option<PathBuf>,
+}
+
+/// A running cluster, reachable at 127.0.0.1 without a password. Dropping it stops it and removes its data, as the end of this
+/// process does, however it comes about.
+#[derive(Debug)]
+pub struct Postgres {
+    port: u16,
+    guard: Mutex<Child>,
+    log: File,
+    /// Removed after the server has stopped.
+    _folder: TempDir,
+    template: OnceCell<String>,
+    databases: AtomicU32,
+}
+
+impl Postgres {
+    /// Starts a cluster for throw-away data.
+    ///
+    /// # Errors
+    /// [`Error`] says what to do.
+    pub async fn start() -> Result<Self, Error> {
+        Self::start_with(&Binaries::find().await?, Options::default()).await
+    }
+
+    /// Starts a cluster.
+    ///
+    /// # Errors
+    /// [`Error`] says what to do.
+    pub async fn start_with(binaries: &Binaries, options: Options) -> Result<Self, Error> {
+        let blocking = {
+            let (binaries, options) = (binaries.clone(), options.clone());
+            tokio::task::spawn_blocking(move || Prepared::new(&binaries, &options))
+        };
+        let prepared = blocking.await.map_err(|error| file("prepare", Path::new("the cluster"), std::io::Error::other(error)))??;
+        let mut tries = 1;
+        loop {
+            match prepared.launch(binaries, options.durable).await {
+                Ok((port, guard)) => {
+                    return Ok(Self {
+                        port,
+                        guard: Mutex::new(guard),
+                        log: prepared.log,
+                        _folder: prepared.folder,
+                        template: OnceCell::new(),
+                        databases: AtomicU32::new(0),
+                    });
+                }
+                // Its guard removed the data, so each try begins with initdb.
+                Err(Error::Program { tail, .. }) if tail.contains("Address already in use") && tries < PORT_TRIES => tries += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// The URL of a database of this cluster.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://{USER}@127.0.0.1:{}/{database}?sslmode=disable", self.port)
+    }
+
+    /// Makes an empty database and returns its URL.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn create_empty_database(&self) -> Result<String, Error> {
+        self.create("template0").await
+    }
+
+    /// Makes a database with callbridge's schema and returns its URL. The schema is made once; each database is a copy.
+    ///
+    /// # Errors
+    /// When the migration fails or the server does not answer.
+    pub async fn create_database(&self) -> Result<String, Error> {
+        self.create_database_with(async |url| call_service::migrate(&url).await.map(drop).map_err(Into::into)).await
+    }
+
+    /// As [`Postgres::create_database`], with a migration of one's own. Only the first one given is used.
+    ///
+    /// # Errors
+    /// When the migration fails or the server does not answer.
+    pub async fn create_database_with<F, R>(&self, migrate: F) -> Result<String, Error>
+    where
+        F: FnOnce(String) -> R,
+        R: Future<Output = anyhow::Result<()>>,
+    {
+        let template = self.template.get_or_try_init(async || {
+            let url = self.create("template0").await?;
+            migrate(url.clone()).await.map_err(Error::Migrate)?;
+            Ok::<_, Error>(name(&url).to_owned())
+        });
+        self.create(template.await?).await
+    }
+
+    async fn create(&self, template: &str) -> Result<String, Error> {
+        let attempt = "create a database";
+        let name = format!("callbridge_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let client = self.connect("postgres").await?;
+        let statement = format!("CREATE DATABASE {name} TEMPLATE {template}");
+        let begun = Instant::now();
+        loop {
+            match client.batch_execute(&statement).await {
+                Ok(()) => return Ok(self.url(&name)),
+                // The migration's session is closed, but the server may not have noticed.
+                Err(error) if error.code() == Some(&SqlState::OBJECT_IN_USE) && begun.elapsed() < STOP_LIMIT => {
+                    tokio::time::sleep(POLL).await;
+                }
+                Err(source) => return Err(Error::Statement { attempt, source }),
+            }
+        }
+    }
+
+    /// Connects to a database of this cluster, for statements of one's own.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn connect(&self, database: &str) -> Result<Client, Error> {
+        let failed = |source| Error::Statement { attempt: "open a session", source };
+        connect(self.port, database).await.map_err(failed)
+    }
+
+    /// The last lines of the server's log.
+    pub fn log_tail(&self) -> String {
+        tail(&self.log)
+    }
+
+    /// Stops it and removes its data.
+    pub async fn stop(self) {
+        // Closing its input tells the guard.
+        drop(self.guard.lock().unwrap_or_else(PoisonError::into_inner).stdin.take());
+        let begun = Instant::now();
+        while begun.elapsed() < STOP_LIMIT {
+            if !matches!(self.guard.lock().unwrap_or_else(PoisonError::into_inner).try_wait(), Ok(None)) {
+                return;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        tracing::warn!("PostgreSQL did not stop in time");
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let guard = self.guard.get_mut().unwrap_or_else(PoisonError::into_inner);
+        drop(guard.stdin.take());
+        // Waits for the guard, so that the folder can be removed and no zombie is left: some milliseconds.
+        let begun = Instant::now();
+        while begun.elapsed() < STOP_LIMIT && matches!(guard.try_wait(), Ok(None)) {
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+/// Checks that a database of somebody else's can be reached, for a clear message before anything starts.
+///
+/// # Errors
+/// When it cannot.
+pub async fn check(url: &str) -> Result<(), Error> {
+    let unreachable = |source| Error::Unreachable { address: address(url), source };
+    let config: tokio_postgres::Config = url.parse().map_err(unreachable)?;
+    if config.get_ssl_mode() == tokio_postgres::config::SslMode::Require {
+        // call-service has the TLS; this check has none.
+        return Ok(());
+    }
+    let (_client, connection) = config.connect(NoTls).await.map_err(unreachable)?;
+    drop(connection);
+    Ok(())
+}
+
+/// Host, port and database of a URL.
+fn address(url: &str) -> String {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    rest.split('?').next().unwrap_or_default().to_owned()
+}
+
+fn name(url: &str) -> &str {
+    let path = url.rsplit_once('/').map_or(url, |(_, path)| path);
+    path.split('?').next().unwrap_or(path)
+}
+
+async fn connect(port: u16, database: &str) -> Result<Client, tokio_postgres::Error> {
+    let mut config = tokio_postgres::Config::new();
+    config.host("127.0.0.1").port(port).user(USER).dbname(database).connect_timeout(STOP_LIMIT);
+    let (client, connection) = config.connect(NoTls).await?;
+    drive(connection);
+    Ok(client)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the task ends with its client, and test data is not worth a drain")]
+fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static) {
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a session with the private PostgreSQL broke off");
+        }
+    });
+}
+
+/// A folder and an identity, before there is a server.
+struct Prepared {
+    folder: TempDir,
+    identity: Identity,
+    log: File,
+}
+
+impl Prepared {
+    fn new(binaries: &Binaries, options: &Options) -> Result<Self, Error> {
+        let log = match &options.log {
+            Some(path) => File::options().create(true).truncate(true).read(true).write(true).open(path),
+            None => tempfile::tempfile(),
+        };
+        let log = log.map_err(|source| file("open the log", options.log.as_deref().unwrap_or(Path::new("")), source))?;
+        let temporary = std::env::temp_dir();
+        let mut tried = PathBuf::new();
+        for parent in options.parent.iter().chain([&temporary]) {
+            let made = fs::create_dir_all(parent)
+                .and_then(|()| tempfile::Builder::new().prefix("callbridge-pg-").tempdir_in(parent))
+                .and_then(|folder| fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).map(|()| folder));
+            let folder = made.map_err(|source| file("make a folder in", parent, source))?;
+            if let Some(identity) = Identity::choose(binaries, folder.path()) {
+                return Ok(Self { folder, identity, log });
+            }
+            tried = folder.path().to_owned();
+        }
+        Err(Error::Root { bin: binaries.folder().display().to_string(), data: tried.display().to_string() })
+    }
+
+    /// Makes the data and starts the server; waits until it answers.
+    async fn launch(&self, binaries: &Binaries, durable: bool) -> Result<(u16, Child), Error> {
+        let data = self.folder.path().join("data");
+        let mut initdb = self.identity.command(&binaries.program("initdb"));
+        initdb.arg("-D").arg(&data).args(["-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "-U", USER]);
+        let output = tokio::task::spawn_blocking(move || initdb.stdin(Stdio::null()).output()).await;
+        let output = output.map_err(std::io::Error::other).flatten();
+        let output = output.map_err(|source| file("run", &binaries.program("initdb"), source))?;
+        if !output.status.success() {
+            let tail = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            return Err(Error::Program { program: "initdb", tail });
+        }
+        let port = free_port().map_err(|source| file("find a free port on", Path::new("127.0.0.1"), source))?;
+        let mut guard = self.guard(binaries, &data, port, durable)?;
+        let begun = Instant::now();
+        loop {
+            match connect(port, "postgres").await {
+                Ok(_) => return Ok((port, guard)),
+                Err(_) if begun.elapsed() < START_LIMIT => {}
+                Err(_) => return Err(Error::Slow { seconds: START_LIMIT.as_secs(), tail: tail(&self.log) }),
+            }
+            if !matches!(guard.try_wait(), Ok(None)) {
+                return Err(Error::Program { program: "postgres", tail: tail(&self.log) });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    fn guard(&self, binaries: &Binaries, data: &Path, port: u16, durable: bool) -> Result<Child, Error> {
+        let mut command = self.identity.command(Path::new("/bin/sh"));
+        command.args(["-c", GUARD, "callbridge-postgres"]).arg(binaries.program("postgres")).arg(data);
+        let mut set = |setting: String| {
+            command.arg("-c").arg(setting);
+        };
+        set("listen_addresses=127.0.0.1".to_owned());
+        set(format!("port={port}"));
+        // No socket: its path could be too long, or not writable.
+        set("unix_socket_directories=".to_owned());
+        set(format!("max_connections={MAX_CONNECTIONS}"));
+        if !durable {
+            for setting in ["fsync=off", "synchronous_commit=off", "full_page_writes=off"] {
+                set(setting.to_owned());
+            }
+        }
+        let log = |stream| file("write", Path::new(stream), std::io::Error::other("the log's handle cannot be copied"));
+        let (out, err) = (self.log.try_clone().map_err(|_| log("stdout"))?, self.log.try_clone().map_err(|_| log("stderr"))?);
+        command.stdin(Stdio::piped()).stdout(out).stderr(err);
+        command.spawn().map_err(|source| file("run", Path::new("/bin/sh"), source))
+    }
+}
+
+fn free_port() -> std::io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+fn file(attempt: &'static str, path: &Path, source: std::io::Error) -> Error {
+    Error::File { attempt, path: path.display().to_string(), source }
+}
+
+/// The last lines of a log, on one line. Reads through a handle of its own where it can, as the server's shares its position.
+fn tail(log: &File) -> String {
+    let read = || -> std::io::Result<String> {
+        let mut log = log.try_clone()?;
+        let length = log.metadata()?.len();
+        log.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+        let mut text = Vec::new();
+        log.read_to_end(&mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    };
+    let text = read().unwrap_or_default();
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_shows_no_password() {
+        assert_eq!(address("postgres://user:p@ss@db.example:5432/callbridge?sslmode=require"), "db.example:5432/callbridge");
+        assert_eq!(address("host=x password=y"), "");
+        assert_eq!(name("postgres://callbridge@127.0.0.1:1/callbridge_7?sslmode=disable"), "callbridge_7");
+    }
+}
