@@ -22,7 +22,7 @@ use runtime::rpc::InjectTrace;
 use tokio::{
     net::TcpStream,
     sync::mpsc,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -43,6 +43,8 @@ const OUTGOING: usize = 4;
 const MAX_MESSAGE: usize = 128 * 1024;
 /// A silent agent is asked whether it is there, and given up after the second.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+/// A server that lives has this long to refuse the stream before it counts as taken.
+const REFUSAL_GRACE: Duration = Duration::from_millis(250);
 /// Warm connections, for one endpoint and in all, and how long they are kept.
 const WARM_EACH: usize = 8;
 const WARM_ALL: usize = 64;
@@ -156,9 +158,13 @@ impl Agents {
         let mut opening: BoxFuture<'static, _> =
             Box::pin(async move { client.converse(ReceiverStream::new(requests)).await });
         // Many servers send no header before the agent speaks first, so another sign of life must do.
+        let alive = async {
+            answers(channel.clone()).await;
+            sleep(REFUSAL_GRACE).await;
+        };
         let state = tokio::select! {
             response = &mut opening => State::Open(Box::new(response?.into_inner())),
-            () = answers(channel.clone()) => State::Opening(opening),
+            () = alive => State::Opening(opening),
         };
         let endpoint = endpoint.to_owned();
         Ok(Link {

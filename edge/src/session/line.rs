@@ -82,8 +82,7 @@ impl Session {
                 }
                 self.settle(now);
             }
-            Incoming::Stop { reason } => {
-                let hung_up = !reason.eq_ignore_ascii_case("stopped") && !reason.is_empty();
+            Incoming::Stop { hung_up } => {
                 self.end(
                     if hung_up {
                         End::new("customer", "caller_hung_up", "caller_hung_up")

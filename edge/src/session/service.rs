@@ -60,11 +60,17 @@ impl Session {
 
     /// call-service wants the session to leave. A hang-up does not wait for what the agent still has to say.
     pub fn leave(&mut self, now: Instant, leave: Leave) {
-        if self.phase != Phase::Live {
+        let hang_up = leave.action() != LeaveAction::ContinueFlow;
+        let may_leave = match self.phase {
+            Phase::Live => true,
+            // Somebody wants the call to end, whatever the agent still says.
+            Phase::Leaving { .. } => hang_up,
+            Phase::Opening | Phase::Starting | Phase::Over => false,
+        };
+        if !may_leave {
             return;
         }
         let end = End::new("caller", "ended_by_request", "ended_by_request");
-        let hang_up = leave.action() != LeaveAction::ContinueFlow;
         self.report(Report::Leave(leave));
         if hang_up {
             self.end(end, 1000);

@@ -382,7 +382,7 @@ async fn an_agent_that_does_not_read_loses_audio_only() {
     bench.event().await;
     // More than the agent's transport holds: three megabytes.
     for chunk in 1..=100 {
-        socket.send(frames::media(chunk, &[1; 32_000])).await;
+        socket.send(frames::media(chunk, &vec![1; 32_000])).await;
     }
     socket.send(frames::stop("callended")).await;
     assert_eq!(socket.closed().await.0, 1000);

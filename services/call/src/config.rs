@@ -64,7 +64,9 @@ pub struct Database {
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database").field("pool_size", &self.pool_size).finish_non_exhaustive()
+        f.debug_struct("Database")
+            .field("pool_size", &self.pool_size)
+            .finish_non_exhaustive()
     }
 }
 
@@ -109,11 +111,28 @@ impl Config {
     pub fn read(mut vars: Vars) -> Result<Self, ConfigError> {
         let vars_ref = &mut vars;
         let database = database(vars_ref);
-        let addr = vars_ref.parsed_or("CALL_SERVICE_ADDR", "host:port", SocketAddr::from(([0, 0, 0, 0], 50051)));
-        let internal_addr =
-            vars_ref.parsed_or("CALL_SERVICE_INTERNAL_ADDR", "host:port", SocketAddr::from(([0, 0, 0, 0], 9091)));
-        let credential_keys = secret(vars_ref, "CREDENTIAL_KEYS", "1:<base64 of 32 random bytes>", vault::Keys::parse);
-        let token_keys = secret(vars_ref, "TOKEN_KEYS", "1:<base64 of 32 random bytes>", TokenKeys::parse);
+        let addr = vars_ref.parsed_or(
+            "CALL_SERVICE_ADDR",
+            "host:port",
+            SocketAddr::from(([0, 0, 0, 0], 50051)),
+        );
+        let internal_addr = vars_ref.parsed_or(
+            "CALL_SERVICE_INTERNAL_ADDR",
+            "host:port",
+            SocketAddr::from(([0, 0, 0, 0], 9091)),
+        );
+        let credential_keys = secret(
+            vars_ref,
+            "CREDENTIAL_KEYS",
+            "1:<base64 of 32 random bytes>",
+            vault::Keys::parse,
+        );
+        let token_keys = secret(
+            vars_ref,
+            "TOKEN_KEYS",
+            "1:<base64 of 32 random bytes>",
+            TokenKeys::parse,
+        );
         let api_keys = secret(
             vars_ref,
             "API_KEYS",
@@ -130,8 +149,11 @@ impl Config {
             }
         };
         let reflection = values::switch(vars_ref, "REFLECTION", true);
-        let dial_concurrency =
-            vars_ref.parsed_or("DIAL_CONCURRENCY", "a number from 1", NonZeroUsize::MIN.saturating_add(63));
+        let dial_concurrency = vars_ref.parsed_or(
+            "DIAL_CONCURRENCY",
+            "a number from 1",
+            NonZeroUsize::MIN.saturating_add(63),
+        );
         let seconds = Duration::from_secs;
         let sweep_after = values::delta(vars_ref, "SWEEP_AFTER", seconds(60));
         let settle_window = values::delta(vars_ref, "SETTLE_WINDOW", seconds(900));
@@ -198,7 +220,12 @@ pub fn database_url(mut vars: Vars) -> Result<SecretString, ConfigError> {
 /// # Errors
 /// When it is missing or unreadable.
 pub fn token_keys(mut vars: Vars) -> Result<TokenKeys, ConfigError> {
-    match secret(&mut vars, "TOKEN_KEYS", "1:<base64 of 32 random bytes>", TokenKeys::parse) {
+    match secret(
+        &mut vars,
+        "TOKEN_KEYS",
+        "1:<base64 of 32 random bytes>",
+        TokenKeys::parse,
+    ) {
         Some(keys) => vars.finish(keys),
         None => Err(vars.finish(()).err().unwrap_or_else(|| ConfigError(Vec::new()))),
     }
@@ -207,7 +234,10 @@ pub fn token_keys(mut vars: Vars) -> Result<TokenKeys, ConfigError> {
 fn database(vars: &mut Vars) -> Database {
     let url = SecretString::from(vars.required("DATABASE_URL", "postgres://user:password@host/callbridge"));
     let pool_size = vars.parsed_or("DB_POOL_SIZE", "a number from 1", NonZeroUsize::MIN.saturating_add(15));
-    Database { url, pool_size: pool_size.get() }
+    Database {
+        url,
+        pool_size: pool_size.get(),
+    }
 }
 
 fn secret<T, E: fmt::Display>(
@@ -230,7 +260,9 @@ fn secret<T, E: fmt::Display>(
 }
 
 fn environment(vars: &mut Vars) -> Environment {
-    let subdomain = vars.text("EXOTEL_SUBDOMAIN").unwrap_or_else(|| crate::directory::account::DEFAULT_SUBDOMAIN.to_owned());
+    let subdomain = vars
+        .text("EXOTEL_SUBDOMAIN")
+        .unwrap_or_else(|| crate::directory::account::DEFAULT_SUBDOMAIN.to_owned());
     let subdomain = match crate::directory::account::subdomain(&subdomain) {
         Ok(subdomain) => subdomain,
         Err(problem) => {
@@ -238,36 +270,66 @@ fn environment(vars: &mut Vars) -> Environment {
             subdomain
         }
     };
-    let (sid, key, token) = (vars.text("EXOTEL_SID"), vars.secret("EXOTEL_API_KEY"), vars.secret("EXOTEL_API_TOKEN"));
-    let missing: Vec<&str> =
-        [("EXOTEL_SID", sid.is_none()), ("EXOTEL_API_KEY", key.is_none()), ("EXOTEL_API_TOKEN", token.is_none())]
-            .into_iter()
-            .filter_map(|(name, missing)| missing.then_some(name))
-            .collect();
+    let (sid, key, token) = (
+        vars.text("EXOTEL_SID"),
+        vars.secret("EXOTEL_API_KEY"),
+        vars.secret("EXOTEL_API_TOKEN"),
+    );
+    let missing: Vec<&str> = [
+        ("EXOTEL_SID", sid.is_none()),
+        ("EXOTEL_API_KEY", key.is_none()),
+        ("EXOTEL_API_TOKEN", token.is_none()),
+    ]
+    .into_iter()
+    .filter_map(|(name, missing)| missing.then_some(name))
+    .collect();
     if !missing.is_empty() && missing.len() < 3 {
         for name in missing {
-            vars.problem(name, "is not set: EXOTEL_SID, EXOTEL_API_KEY and EXOTEL_API_TOKEN are given all together or not at all");
+            vars.problem(
+                name,
+                "is not set: EXOTEL_SID, EXOTEL_API_KEY and EXOTEL_API_TOKEN are given all together or not at all",
+            );
         }
     }
-    if sid.as_deref().is_some_and(|sid| !crate::directory::account::is_sid(sid)) {
-        vars.problem("EXOTEL_SID", "does not read as an account SID: up to 64 letters, digits, _ . -");
+    if sid
+        .as_deref()
+        .is_some_and(|sid| !crate::directory::account::is_sid(sid))
+    {
+        vars.problem(
+            "EXOTEL_SID",
+            "does not read as an account SID: up to 64 letters, digits, _ . -",
+        );
     }
     let credentials = match (sid, key, token) {
-        (Some(sid), Some(key), Some(token)) => Some(EnvironmentCredentials { sid, key, token, subdomain }),
+        (Some(sid), Some(key), Some(token)) => Some(EnvironmentCredentials {
+            sid,
+            key,
+            token,
+            subdomain,
+        }),
         _ => None,
     };
     let app_id = vars.text("EXOTEL_APP_ID");
-    if app_id.as_deref().is_some_and(|id| !crate::directory::account::is_app_id(id)) {
+    if app_id
+        .as_deref()
+        .is_some_and(|id| !crate::directory::account::is_app_id(id))
+    {
         vars.problem("EXOTEL_APP_ID", "does not read as the id of a flow");
     }
-    let caller_id = vars.text("EXOTEL_CALLER_ID").and_then(|text| match PhoneNumber::parse(&text) {
-        Ok(number) => Some(number),
-        Err(error) => {
-            vars.problem("EXOTEL_CALLER_ID", &format!("cannot be used: {error}"));
-            None
-        }
-    });
-    Environment { credentials, app_id, caller_id }
+    let caller_id = vars
+        .text("EXOTEL_CALLER_ID")
+        .and_then(|text| match PhoneNumber::parse(&text) {
+            Ok(number) => Some(number),
+            Err(error) => {
+                vars.problem("EXOTEL_CALLER_ID", &format!("cannot be used: {error}"));
+                None
+            }
+        });
+    Environment {
+        credentials,
+        app_id,
+        caller_id,
+    }
 }
 
 #[cfg(test)]

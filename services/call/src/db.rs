@@ -46,7 +46,9 @@ pub struct Db {
 
 impl std::fmt::Debug for Db {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Db").field("status", &self.pool.status()).finish_non_exhaustive()
+        f.debug_struct("Db")
+            .field("status", &self.pool.status())
+            .finish_non_exhaustive()
     }
 }
 
@@ -68,7 +70,11 @@ impl Db {
         let pool = Pool::builder(AsyncDieselConnectionManager::new_with_config(String::new(), manager))
             .max_size(config.database.pool_size)
             .runtime(Runtime::Tokio1)
-            .timeouts(Timeouts { wait: Some(WAIT), create: Some(CONNECT), recycle: Some(WAIT) })
+            .timeouts(Timeouts {
+                wait: Some(WAIT),
+                create: Some(CONNECT),
+                recycle: Some(WAIT),
+            })
             .build()
             .map_err(|error| DbError::Address(error.to_string()))?;
         Ok(Self { pool, connector })
@@ -103,8 +109,9 @@ impl Connector {
     fn read(address: &str, limits: Option<&str>) -> Result<Self, DbError> {
         let (address, tls) = tls::split(address)?;
         // The parser's message never repeats a value, but its source may.
-        let mut config: tokio_postgres::Config =
-            address.parse().map_err(|error: tokio_postgres::Error| DbError::Address(error.to_string()))?;
+        let mut config: tokio_postgres::Config = address
+            .parse()
+            .map_err(|error: tokio_postgres::Error| DbError::Address(error.to_string()))?;
         if config.get_application_name().is_none() {
             config.application_name("callbridge call-service");
         }
@@ -115,14 +122,20 @@ impl Connector {
         }
         config.connect_timeout(CONNECT);
         // Without these a connection whose server vanished stays open for minutes.
-        config.keepalives_idle(Duration::from_secs(15)).keepalives_interval(Duration::from_secs(5)).keepalives_retries(3);
+        config
+            .keepalives_idle(Duration::from_secs(15))
+            .keepalives_interval(Duration::from_secs(5))
+            .keepalives_retries(3);
         config.tcp_user_timeout(Duration::from_secs(15));
         config.ssl_mode(match tls.mode {
             tls::Mode::Disable => SslMode::Disable,
             tls::Mode::Prefer => SslMode::Prefer,
             tls::Mode::Require | tls::Mode::VerifyCa | tls::Mode::VerifyFull => SslMode::Require,
         });
-        Ok(Self { config, tls: tls.client()?.map(MakeRustlsConnect::new) })
+        Ok(Self {
+            config,
+            tls: tls.client()?.map(MakeRustlsConnect::new),
+        })
     }
 
     async fn connect(&self) -> Result<AsyncPgConnection, ConnectionError> {
@@ -143,6 +156,8 @@ impl Connector {
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
 fn bad(error: tokio_postgres::Error) -> ConnectionError {
-    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    let cause = std::error::Error::source(&error)
+        .map(|cause| format!(": {cause}"))
+        .unwrap_or_default();
     ConnectionError::BadConnection(format!("{error}{cause}"))
 }

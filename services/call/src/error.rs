@@ -25,7 +25,10 @@ impl Violations {
 
     /// Notes what is wrong with a field.
     pub fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
-        self.0.push(Violation { field: field.into(), description: description.into() });
+        self.0.push(Violation {
+            field: field.into(),
+            description: description.into(),
+        });
     }
 
     /// Notes it unless `ok`.
@@ -45,7 +48,11 @@ impl Violations {
     /// # Errors
     /// [`Error::Invalid`] when something was noted.
     pub fn finish(self) -> Result<(), Error> {
-        if self.0.is_empty() { Ok(()) } else { Err(Error::Invalid(self.0)) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Invalid(self.0))
+        }
     }
 }
 
@@ -138,47 +145,74 @@ pub enum Error {
 impl Error {
     /// One field is wrong.
     pub fn invalid(field: impl Into<String>, description: impl Into<String>) -> Self {
-        Self::Invalid(vec![Violation { field: field.into(), description: description.into() }])
+        Self::Invalid(vec![Violation {
+            field: field.into(),
+            description: description.into(),
+        }])
     }
 
     /// No such thing. `id` is shown: never a phone number.
     pub fn not_found(what: &'static str, id: impl fmt::Display) -> Self {
-        Self::NotFound { what, id: id.to_string() }
+        Self::NotFound {
+            what,
+            id: id.to_string(),
+        }
     }
 
     /// Something else has to happen first.
     pub fn precondition(reason: &'static str, message: impl Into<String>) -> Self {
-        Self::Precondition { reason, message: message.into() }
+        Self::Precondition {
+            reason,
+            message: message.into(),
+        }
     }
 
     /// It is there already.
     pub fn already_exists(reason: &'static str, message: impl Into<String>) -> Self {
-        Self::AlreadyExists { reason, message: message.into() }
+        Self::AlreadyExists {
+            reason,
+            message: message.into(),
+        }
     }
 
     /// A limit is reached.
     pub fn exhausted(reason: &'static str, message: impl Into<String>) -> Self {
-        Self::Exhausted { reason, message: message.into() }
+        Self::Exhausted {
+            reason,
+            message: message.into(),
+        }
     }
 
     /// Somebody else changed it meanwhile.
     pub fn aborted(reason: &'static str, message: impl Into<String>) -> Self {
-        Self::Aborted { reason, message: message.into() }
+        Self::Aborted {
+            reason,
+            message: message.into(),
+        }
     }
 
     /// A part is missing for the moment (reason `UNAVAILABLE`).
     pub fn unavailable(message: impl Into<String>) -> Self {
-        Self::Unavailable { reason: "UNAVAILABLE", message: message.into() }
+        Self::Unavailable {
+            reason: "UNAVAILABLE",
+            message: message.into(),
+        }
     }
 
     /// A mistake of ours without a deeper cause.
     pub fn internal(what: impl Into<String>) -> Self {
-        Self::Internal { what: what.into(), source: None }
+        Self::Internal {
+            what: what.into(),
+            source: None,
+        }
     }
 
     /// A mistake of ours with its cause.
     pub fn internal_from(what: impl Into<String>, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self::Internal { what: what.into(), source: Some(source.into()) }
+        Self::Internal {
+            what: what.into(),
+            source: Some(source.into()),
+        }
     }
 
     /// Whether the cause is the named unique constraint or index.
@@ -194,5 +228,9 @@ impl From<diesel::result::Error> for Error {
 }
 
 fn fields(violations: &[Violation]) -> String {
-    violations.iter().map(|v| format!("{}: {}", v.field, v.description)).collect::<Vec<_>>().join("; ")
+    violations
+        .iter()
+        .map(|v| format!("{}: {}", v.field, v.description))
+        .collect::<Vec<_>>()
+        .join("; ")
 }

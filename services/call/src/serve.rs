@@ -38,9 +38,12 @@ impl Listeners {
     /// # Errors
     /// When an address is taken.
     pub async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let grpc = TcpListener::bind(config.addr).await.context("cannot listen on CALL_SERVICE_ADDR")?;
-        let internal =
-            TcpListener::bind(config.internal_addr).await.context("cannot listen on CALL_SERVICE_INTERNAL_ADDR")?;
+        let grpc = TcpListener::bind(config.addr)
+            .await
+            .context("cannot listen on CALL_SERVICE_ADDR")?;
+        let internal = TcpListener::bind(config.internal_addr)
+            .await
+            .context("cannot listen on CALL_SERVICE_INTERNAL_ADDR")?;
         Ok(Self { grpc, internal })
     }
 }
@@ -85,7 +88,10 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
         .layer(SpanLayer)
         .layer(AuthLayer::new(app.config.api_keys.clone(), gate))
         .add_routes(routes)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listeners.grpc).with_nodelay(Some(true)), tasks.stopping());
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listeners.grpc).with_nodelay(Some(true)),
+            tasks.stopping(),
+        );
     // tonic waits for open streams without a limit.
     let overdue = async {
         tasks.stopping().await;

@@ -89,7 +89,9 @@ async fn put_environment(app: &App, conn: &mut AsyncPgConnection) -> Result<(), 
             let id = AccountId(app.clock.new_uuid());
             let settings = account::from_environment(&set.subdomain);
             let account = accounts::put_from_environment(conn, id, &set.sid, &settings).await?;
-            let Some(number) = &environment.caller_id else { return Ok(false) };
+            let Some(number) = &environment.caller_id else {
+                return Ok(false);
+            };
             let added = phones::put_from_environment(conn, PhoneId(app.clock.new_uuid()), account.id(), number).await?;
             Ok(added > 0)
         })

@@ -41,8 +41,8 @@ pub enum Incoming {
     },
     /// The stream ends.
     Stop {
-        /// `stopped` (the flow goes on), `callended` (the caller hung up), or another text; may be empty.
-        reason: String,
+        /// The person hung up. False where the flow goes on (`stopped`), or no reason is given.
+        hung_up: bool,
     },
     /// An event that needs no action: `clear`, `closed`, or one that this version does not know.
     Other(String),
@@ -154,9 +154,8 @@ pub fn decode(text: &str) -> Result<Incoming, FrameError> {
         }
         "stop" => {
             let reason = frame.stop.reason.get().or(frame.reason.get()).unwrap_or_default();
-            Ok(Incoming::Stop {
-                reason: reason.chars().take(MAX_EVENT).collect(),
-            })
+            let hung_up = !reason.is_empty() && !reason.eq_ignore_ascii_case("stopped");
+            Ok(Incoming::Stop { hung_up })
         }
         other => Ok(Incoming::Other(other.chars().take(MAX_EVENT).collect())),
     }

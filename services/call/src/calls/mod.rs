@@ -8,6 +8,7 @@ pub mod dial;
 pub mod dispatch;
 pub mod end;
 pub mod hours;
+pub mod housekeeping;
 pub mod hub;
 pub mod list;
 pub mod place;
@@ -17,8 +18,9 @@ pub mod socket;
 pub mod state;
 pub mod watch;
 
-/// Starts the loops: news between replicas, and the dialler with its sweep and read-back.
+/// Starts the loops: news between replicas, the dialler with its sweep and read-back, and housekeeping.
 pub fn start(app: &Arc<App>) {
     hub::start(app);
     dispatch::start(app);
+    housekeeping::start(app);
 }

@@ -30,6 +30,9 @@ use crate::{
 /// A call that waits longer than this past its earliest time is given up, unless the caller says otherwise.
 pub const EXPIRES_AFTER: TimeDelta = TimeDelta::hours(1);
 
+/// `when_at_capacity`: refuse rather than wait.
+const REFUSE: i16 = 2;
+
 /// A checked request for a call. Its serialised form, without the key, is what a repeat must agree with.
 #[derive(Clone, Serialize)]
 pub struct Request {
@@ -106,6 +109,9 @@ pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Pl
     let id = CallId(app.clock.new_uuid());
     // Held before the commit: between it and the POST there is nothing to wait for.
     let permit = if wait.is_none() { Arc::clone(&app.dial_permits).try_acquire_owned().ok() } else { None };
+    if wait.is_none() && permit.is_none() && request.when_at_capacity == REFUSE {
+        return Err(Error::exhausted("AT_CAPACITY", "there is no room for another dial now; the key is not used up: try again"));
+    }
     let plan = permit.map(|permit| Plan {
         call_id: id,
         customer: request.to.clone(),

@@ -28,8 +28,14 @@ fn defaults() {
     assert!(config.reflection && config.environment.credentials.is_none());
     let seconds: Vec<i64> = config.read_back_steps.iter().map(TimeDelta::num_seconds).collect();
     assert_eq!(seconds, [2, 10, 30, 60]);
-    assert_eq!((config.sweep_after.num_seconds(), config.settle_window.num_minutes()), (60, 15));
-    assert_eq!((config.attach_lease.num_seconds(), config.drain_timeout.as_secs()), (45, 45));
+    assert_eq!(
+        (config.sweep_after.num_seconds(), config.settle_window.num_minutes()),
+        (60, 15)
+    );
+    assert_eq!(
+        (config.attach_lease.num_seconds(), config.drain_timeout.as_secs()),
+        (45, 45)
+    );
 }
 
 #[test]
@@ -51,10 +57,19 @@ fn settings_are_read() {
     .unwrap();
     assert_eq!(config.public_base_url, "http://127.0.0.1:8080");
     assert!(!config.reflection && config.agent_endpoints.check("http://127.0.0.1:1").is_ok());
-    assert_eq!((config.sweep_after, config.dial_concurrency.get()), (TimeDelta::milliseconds(300), 3));
-    assert_eq!(config.default_caller_id().map(PhoneNumber::expose), Some("+918040000155"));
+    assert_eq!(
+        (config.sweep_after, config.dial_concurrency.get()),
+        (TimeDelta::milliseconds(300), 3)
+    );
+    assert_eq!(
+        config.default_caller_id().map(PhoneNumber::expose),
+        Some("+918040000155")
+    );
     assert_eq!(config.default_app_id().as_deref(), Some("29281"));
-    assert_eq!(config.environment.credentials.as_ref().unwrap().subdomain, "api.in.exotel.com");
+    assert_eq!(
+        config.environment.credentials.as_ref().unwrap().subdomain,
+        "api.in.exotel.com"
+    );
 
     // F122.
     let shown = format!("{config:?}");
@@ -66,8 +81,18 @@ fn settings_are_read() {
 #[test]
 fn all_mistakes_are_told_together_and_without_values() {
     let ConfigError(nothing) = Config::read(Vars::default()).unwrap_err();
-    for name in ["DATABASE_URL", "CREDENTIAL_KEYS", "TOKEN_KEYS", "API_KEYS", "WEBHOOK_BASE_URL"] {
-        assert_eq!(nothing.iter().filter(|problem| problem.contains(name)).count(), 1, "{name}: {nothing:?}");
+    for name in [
+        "DATABASE_URL",
+        "CREDENTIAL_KEYS",
+        "TOKEN_KEYS",
+        "API_KEYS",
+        "WEBHOOK_BASE_URL",
+    ] {
+        assert_eq!(
+            nothing.iter().filter(|problem| problem.contains(name)).count(),
+            1,
+            "{name}: {nothing:?}"
+        );
     }
     let told = problems(&[
         ("CALL_SERVICE_ADDR", "canary"),

@@ -14,7 +14,10 @@ pub(super) fn duration(vars: &mut Vars, name: &str, default: Duration) -> Durati
         None => default,
         Some(Some(duration)) => duration,
         Some(None) => {
-            vars.problem(name, "does not read as a duration such as 2s, 250ms or 15m, above zero and up to a day");
+            vars.problem(
+                name,
+                "does not read as a duration such as 2s, 250ms or 15m, above zero and up to a day",
+            );
             default
         }
     }
@@ -32,9 +35,16 @@ pub(super) fn deltas(vars: &mut Vars, name: &str, default: &[Duration]) -> Vec<T
         None => Some(default.to_vec()),
     };
     if parsed.is_none() {
-        vars.problem(name, "does not read as durations with commas between, such as 2s,10s,30s,60s");
+        vars.problem(
+            name,
+            "does not read as durations with commas between, such as 2s,10s,30s,60s",
+        );
     }
-    parsed.unwrap_or_else(|| default.to_vec()).into_iter().map(signed).collect()
+    parsed
+        .unwrap_or_else(|| default.to_vec())
+        .into_iter()
+        .map(signed)
+        .collect()
 }
 
 fn signed(duration: Duration) -> TimeDelta {
@@ -71,7 +81,10 @@ pub(super) fn base_url(vars: &mut Vars) -> Option<String> {
     for name in ["WEBHOOK_BASE_URL", "RENDER_EXTERNAL_URL"] {
         let Some(text) = vars.text(name) else { continue };
         if !is_base_url(&text) {
-            vars.problem(name, "is not a base URL: https://host without query, or http on a loopback address");
+            vars.problem(
+                name,
+                "is not a base URL: https://host without query, or http on a loopback address",
+            );
             return None;
         }
         return Some(text.trim_end_matches('/').to_owned());
@@ -81,7 +94,9 @@ pub(super) fn base_url(vars: &mut Vars) -> Option<String> {
 }
 
 fn is_base_url(text: &str) -> bool {
-    let Ok(uri) = text.parse::<http::Uri>() else { return false };
+    let Ok(uri) = text.parse::<http::Uri>() else {
+        return false;
+    };
     let Some(host) = uri.host() else { return false };
     let plain = uri.query().is_none() && !text.contains(['#', '@', '{', '}']);
     let address: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
@@ -99,20 +114,48 @@ mod tests {
 
     #[test]
     fn durations_have_units() {
-        for (text, millis) in [("2s", Some(2000)), ("250ms", Some(250)), ("15m", Some(900_000)), ("7", Some(7000))] {
+        for (text, millis) in [
+            ("2s", Some(2000)),
+            ("250ms", Some(250)),
+            ("15m", Some(900_000)),
+            ("7", Some(7000)),
+        ] {
             assert_eq!(parse(text), millis.map(Duration::from_millis), "{text}");
         }
-        for text in ["", "0", "0ms", "s", "-1s", "1h", "2 s", "25000m", "99999999999999999999s"] {
+        for text in [
+            "",
+            "0",
+            "0ms",
+            "s",
+            "-1s",
+            "1h",
+            "2 s",
+            "25000m",
+            "99999999999999999999s",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }
 
     #[test]
     fn a_base_url_is_https_or_loopback() {
-        for good in ["https://a.example", "https://a.example/x/", "http://127.0.0.1:8080", "http://[::1]:1", "http://localhost"] {
+        for good in [
+            "https://a.example",
+            "https://a.example/x/",
+            "http://127.0.0.1:8080",
+            "http://[::1]:1",
+            "http://localhost",
+        ] {
             assert!(is_base_url(good), "{good}");
         }
-        for bad in ["a.example", "http://a.example", "ftp://a.example", "https://", "https://a.example/?q=1", "https://u:p@a.example"] {
+        for bad in [
+            "a.example",
+            "http://a.example",
+            "ftp://a.example",
+            "https://",
+            "https://a.example/?q=1",
+            "https://u:p@a.example",
+        ] {
             assert!(!is_base_url(bad), "{bad}");
         }
     }

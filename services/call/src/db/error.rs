@@ -35,7 +35,9 @@ impl DbError {
     /// Whether a foreign key refused a row, and which.
     pub fn foreign_key(&self) -> Option<&str> {
         match self {
-            Self::Query(QueryError::DatabaseError(DatabaseErrorKind::ForeignKeyViolation, info)) => info.constraint_name(),
+            Self::Query(QueryError::DatabaseError(DatabaseErrorKind::ForeignKeyViolation, info)) => {
+                info.constraint_name()
+            }
             _ => None,
         }
     }

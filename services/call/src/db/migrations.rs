@@ -43,7 +43,10 @@ pub async fn migrate(database_url: &str) -> Result<Vec<String>, DbError> {
 /// # Errors
 /// As [`migrate`].
 pub async fn revert_all(database_url: &str) -> Result<(), DbError> {
-    in_session(database_url, |harness| harness.revert_all_migrations(MIGRATIONS).map(drop)).await
+    in_session(database_url, |harness| {
+        harness.revert_all_migrations(MIGRATIONS).map(drop)
+    })
+    .await
 }
 
 async fn in_session<T: Send + 'static>(
@@ -52,7 +55,8 @@ async fn in_session<T: Send + 'static>(
 ) -> Result<T, DbError> {
     let mut conn = Connector::read(database_url, None)?.connect().await?;
     // The lock ends with the connection, however this ends.
-    conn.batch_execute(&format!("SET lock_timeout = '60s'; SELECT pg_advisory_lock({LOCK})")).await?;
+    conn.batch_execute(&format!("SET lock_timeout = '60s'; SELECT pg_advisory_lock({LOCK})"))
+        .await?;
     let mut harness = AsyncMigrationHarness::new(conn);
     // The harness blocks, which a worker of the runtime must not.
     tokio::task::spawn_blocking(move || work(&mut harness).map_err(|error| error.to_string()))
@@ -82,18 +86,30 @@ pub async fn migrated(conn: &mut AsyncPgConnection) -> Result<Migrated, DbError>
         .await
         .optional()?;
     let applied: Vec<String> = if table.is_some_and(|table| table.there) {
-        let rows: Vec<Applied> = sql_query("SELECT version::text AS version FROM __diesel_schema_migrations").load(conn).await?;
+        let rows: Vec<Applied> = sql_query("SELECT version::text AS version FROM __diesel_schema_migrations")
+            .load(conn)
+            .await?;
         rows.into_iter().map(|row| row.version).collect()
     } else {
         Vec::new()
     };
-    let missing: Vec<String> =
-        wanted()?.into_iter().map(|version| version.to_string()).filter(|version| !applied.contains(version)).collect();
-    Ok(if missing.is_empty() { Migrated::Yes } else { Migrated::Missing(missing) })
+    let missing: Vec<String> = wanted()?
+        .into_iter()
+        .map(|version| version.to_string())
+        .filter(|version| !applied.contains(version))
+        .collect();
+    Ok(if missing.is_empty() {
+        Migrated::Yes
+    } else {
+        Migrated::Missing(missing)
+    })
 }
 
 fn wanted() -> Result<Vec<MigrationVersion<'static>>, DbError> {
     let migrations = diesel::migration::MigrationSource::<Pg>::migrations(&MIGRATIONS)
         .map_err(|error| DbError::Migration(error.to_string()))?;
-    Ok(migrations.iter().map(|migration| migration.name().version().as_owned()).collect())
+    Ok(migrations
+        .iter()
+        .map(|migration| migration.name().version().as_owned())
+        .collect())
 }

@@ -3,7 +3,8 @@
 use std::{fmt, sync::Arc};
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error as TlsError, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error as TlsError, RootCertStore,
+    SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -39,7 +40,10 @@ pub(super) struct Settings {
 
 /// Takes `sslmode` and `sslrootcert` out of an address, a URL or `key=value` pairs.
 pub(super) fn split(address: &str) -> Result<(String, Settings), DbError> {
-    let mut settings = Settings { mode: Mode::Prefer, roots: None };
+    let mut settings = Settings {
+        mode: Mode::Prefer,
+        roots: None,
+    };
     let mut problem = None;
     let mut keep = |pair: &str| match pair.split_once('=') {
         Some(("sslmode", mode)) => {
@@ -64,12 +68,20 @@ pub(super) fn split(address: &str) -> Result<(String, Settings), DbError> {
         match address.split_once('?') {
             Some((base, query)) => {
                 let kept: Vec<&str> = query.split('&').filter(|pair| keep(pair)).collect();
-                if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) }
+                if kept.is_empty() {
+                    base.to_owned()
+                } else {
+                    format!("{base}?{}", kept.join("&"))
+                }
             }
             None => address.to_owned(),
         }
     } else {
-        address.split(' ').filter(|pair| keep(pair)).collect::<Vec<_>>().join(" ")
+        address
+            .split(' ')
+            .filter(|pair| keep(pair))
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     match problem {
         Some(problem) => Err(DbError::Address(problem.to_owned())),
@@ -89,7 +101,10 @@ impl Settings {
             (Mode::VerifyFull, Some(path)) => Trust::Server(from_file(path, &provider)?),
             (Mode::VerifyFull, None) => Trust::Server(from_system(&provider)?),
         };
-        let verifier = Arc::new(Verifier { trust, provider: provider.clone() });
+        let verifier = Arc::new(Verifier {
+            trust,
+            provider: provider.clone(),
+        });
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| DbError::Address(error.to_string()))?
@@ -147,7 +162,9 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, TlsError> {
         match &self.trust {
             Trust::Anyone => Ok(ServerCertVerified::assertion()),
-            Trust::Server(inner) => inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now),
+            Trust::Server(inner) => {
+                inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            }
             Trust::Roots(inner) => {
                 match inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
                     // The name is checked last, so everything else was right.
@@ -193,23 +210,55 @@ mod tests {
 
     #[test]
     fn tls_words_are_taken_out_of_either_form_of_address() {
-        let plain = Settings { mode: Mode::Prefer, roots: None };
-        assert_eq!(split("postgres://h/db").unwrap(), ("postgres://h/db".to_owned(), plain.clone()));
-        assert_eq!(split("host=h dbname=db").unwrap(), ("host=h dbname=db".to_owned(), plain));
-        let full = Settings { mode: Mode::VerifyFull, roots: Some("/etc/ca.pem".to_owned()) };
+        let plain = Settings {
+            mode: Mode::Prefer,
+            roots: None,
+        };
         assert_eq!(
-            split("postgres://u:p@h/db?sslmode=verify-full&target_session_attrs=read-write&sslrootcert=%2Fetc%2Fca.pem").unwrap(),
-            ("postgres://u:p@h/db?target_session_attrs=read-write".to_owned(), full.clone())
+            split("postgres://h/db").unwrap(),
+            ("postgres://h/db".to_owned(), plain.clone())
         );
-        assert_eq!(split("host=h sslmode=verify-full sslrootcert=/etc/ca.pem").unwrap(), ("host=h".to_owned(), full));
-        let system = Settings { mode: Mode::VerifyFull, roots: None };
-        assert_eq!(split("postgres://h/db?sslrootcert=system&sslmode=verify-full").unwrap().1, system);
+        assert_eq!(
+            split("host=h dbname=db").unwrap(),
+            ("host=h dbname=db".to_owned(), plain)
+        );
+        let full = Settings {
+            mode: Mode::VerifyFull,
+            roots: Some("/etc/ca.pem".to_owned()),
+        };
+        assert_eq!(
+            split(
+                "postgres://u:p@h/db?sslmode=verify-full&target_session_attrs=read-write&sslrootcert=%2Fetc%2Fca.pem"
+            )
+            .unwrap(),
+            (
+                "postgres://u:p@h/db?target_session_attrs=read-write".to_owned(),
+                full.clone()
+            )
+        );
+        assert_eq!(
+            split("host=h sslmode=verify-full sslrootcert=/etc/ca.pem").unwrap(),
+            ("host=h".to_owned(), full)
+        );
+        let system = Settings {
+            mode: Mode::VerifyFull,
+            roots: None,
+        };
+        assert_eq!(
+            split("postgres://h/db?sslrootcert=system&sslmode=verify-full")
+                .unwrap()
+                .1,
+            system
+        );
         assert!(matches!(split("postgres://h/db?sslmode=on"), Err(DbError::Address(_))));
     }
 
     #[test]
     fn a_missing_root_file_is_told_without_the_address() {
-        let settings = Settings { mode: Mode::VerifyFull, roots: Some("/nowhere/ca.pem".to_owned()) };
+        let settings = Settings {
+            mode: Mode::VerifyFull,
+            roots: Some("/nowhere/ca.pem".to_owned()),
+        };
         assert!(matches!(settings.client(), Err(DbError::Address(text)) if text.contains("sslrootcert")));
     }
 }

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use callbridge_proto::{
-    directory::v1 as api,
-    id::AccountId,
-};
+use callbridge_proto::{directory::v1 as api, id::AccountId};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use exotel::{
     paths::{self, Applet},
@@ -35,8 +32,15 @@ const START_MINUTE: i32 = 540;
 const END_MINUTE: i32 = 1260;
 const TIME_ZONE: &str = "Asia/Kolkata";
 /// The fields that an update may change.
-const MASK: [&str; 7] =
-    ["name", "calls_per_minute", "max_concurrent_calls", "inbound_reserve", "calling_hours", "app_id", "subdomain"];
+const MASK: [&str; 7] = [
+    "name",
+    "calls_per_minute",
+    "max_concurrent_calls",
+    "inbound_reserve",
+    "calling_hours",
+    "app_id",
+    "subdomain",
+];
 const LIST: &str = "accounts";
 
 /// An account as others may see it.
@@ -96,13 +100,22 @@ impl New {
     pub fn read(request: &api::CreateAccountRequest) -> Result<Self, Error> {
         let mut wrong = Violations::new();
         let sid = request.sid.trim().to_owned();
-        wrong.require(is_sid(&sid), "sid", "is required: up to 64 letters, digits, dashes and underscores");
+        wrong.require(
+            is_sid(&sid),
+            "sid",
+            "is required: up to 64 letters, digits, dashes and underscores",
+        );
         let mut settings = from_environment(DEFAULT_SUBDOMAIN);
         settings.name = text::name(&mut wrong, "name", &request.name);
         settings.calls_per_minute = rate(&mut wrong, "calls_per_minute", request.calls_per_minute);
         settings.max_concurrent_calls = text::cap(&mut wrong, "max_concurrent_calls", request.max_concurrent_calls);
         settings.inbound_reserve = text::cap(&mut wrong, "inbound_reserve", request.inbound_reserve);
-        hours(&mut wrong, "calling_hours", request.calling_hours.as_ref(), &mut settings);
+        hours(
+            &mut wrong,
+            "calling_hours",
+            request.calling_hours.as_ref(),
+            &mut settings,
+        );
         settings.app_id = text::app_id(&mut wrong, "app_id", &request.app_id);
         if !request.subdomain.trim().is_empty()
             && let Some(host) = wrong.check("subdomain", subdomain(&request.subdomain))
@@ -110,7 +123,10 @@ impl New {
             settings.subdomain = host;
         }
         reserve(&mut wrong, "inbound_reserve", &settings);
-        let secrets = request.credentials.as_ref().map(|set| text::secrets(&mut wrong, "credentials", set));
+        let secrets = request
+            .credentials
+            .as_ref()
+            .map(|set| text::secrets(&mut wrong, "credentials", set));
         wrong.finish()?;
         Ok(Self { sid, settings, secrets })
     }
@@ -127,15 +143,21 @@ pub async fn create(app: &Arc<App>, new: New) -> Result<View, Error> {
         .transaction::<_, Error, _>(async |conn| {
             let account = accounts::insert(conn, id, &new.sid, &new.settings).await?;
             if let Some(secrets) = &new.secrets {
-                app.vault.store(conn, app.clock.new_uuid(), Owner::Account(id.0), secrets, None).await?;
+                app.vault
+                    .store(conn, app.clock.new_uuid(), Owner::Account(id.0), secrets, None)
+                    .await?;
             }
-            Ok(View { account, has_credentials: new.secrets.is_some() })
+            Ok(View {
+                account,
+                has_credentials: new.secrets.is_some(),
+            })
         })
         .await;
     match created {
-        Err(error) if error.is_unique_violation("accounts_sid_key") => {
-            Err(Error::already_exists("SID_TAKEN", "there is an account with this sid already"))
-        }
+        Err(error) if error.is_unique_violation("accounts_sid_key") => Err(Error::already_exists(
+            "SID_TAKEN",
+            "there is an account with this sid already",
+        )),
         other => other,
     }
 }
@@ -162,7 +184,13 @@ pub async fn list(app: &Arc<App>, page_size: i32, page_token: &str) -> Result<(V
     let next = page::cut(&mut rows, size, LIST, b"", |account| account.id);
     let ids: Vec<_> = rows.iter().map(|account| account.id).collect();
     let with = accounts::with_credentials(&mut conn, &ids).await?;
-    let views = rows.into_iter().map(|account| View { has_credentials: with.contains(&account.id), account }).collect();
+    let views = rows
+        .into_iter()
+        .map(|account| View {
+            has_credentials: with.contains(&account.id),
+            account,
+        })
+        .collect();
     Ok((views, next))
 }
 
@@ -175,7 +203,9 @@ pub async fn update(app: &Arc<App>, request: &api::UpdateAccountRequest) -> Resu
     let account = request.account.clone().unwrap_or_default();
     let id: Option<AccountId> = wrong.check("account.id", account.id.parse());
     let paths = text::mask(&mut wrong, request.update_mask.as_ref(), &MASK);
-    let Some(id) = id else { return Err(wrong.finish().err().unwrap_or_else(|| unknown(&account.id))) };
+    let Some(id) = id else {
+        return Err(wrong.finish().err().unwrap_or_else(|| unknown(&account.id)));
+    };
 
     let mut conn = app.db.conn().await?;
     conn.transaction::<_, Error, _>(async |conn| {
@@ -209,7 +239,11 @@ fn apply(wrong: &mut Violations, from: &api::Account, paths: &[&str], settings: 
             "calling_hours" => hours(wrong, "account.calling_hours", from.calling_hours.as_ref(), settings),
             "app_id" => settings.app_id = text::app_id(wrong, "account.app_id", &from.app_id),
             "subdomain" => {
-                let host = if from.subdomain.trim().is_empty() { DEFAULT_SUBDOMAIN } else { &from.subdomain };
+                let host = if from.subdomain.trim().is_empty() {
+                    DEFAULT_SUBDOMAIN
+                } else {
+                    &from.subdomain
+                };
                 if let Some(host) = wrong.check("account.subdomain", subdomain(host)) {
                     settings.subdomain = host;
                 }
@@ -225,7 +259,11 @@ fn apply(wrong: &mut Violations, from: &api::Account, paths: &[&str], settings: 
 ///
 /// # Errors
 /// [`Error::Invalid`], [`Error::NotFound`], `ENVIRONMENT_ACCOUNT`.
-pub async fn set_credentials(app: &Arc<App>, id: AccountId, credentials: Option<&api::ExotelCredentials>) -> Result<View, Error> {
+pub async fn set_credentials(
+    app: &Arc<App>,
+    id: AccountId,
+    credentials: Option<&api::ExotelCredentials>,
+) -> Result<View, Error> {
     let secrets = required_secrets(credentials)?;
     let mut conn = app.db.conn().await?;
     conn.transaction::<_, Error, _>(async |conn| {
@@ -236,8 +274,13 @@ pub async fn set_credentials(app: &Arc<App>, id: AccountId, credentials: Option<
                 "the secrets of this account are EXOTEL_API_KEY and EXOTEL_API_TOKEN: change them there",
             ));
         }
-        app.vault.store(conn, app.clock.new_uuid(), Owner::Account(id.0), &secrets, None).await?;
-        Ok(View { account, has_credentials: true })
+        app.vault
+            .store(conn, app.clock.new_uuid(), Owner::Account(id.0), &secrets, None)
+            .await?;
+        Ok(View {
+            account,
+            has_credentials: true,
+        })
     })
     .await
 }
@@ -268,18 +311,33 @@ pub async fn verify(app: &Arc<App>, id: AccountId) -> Result<Check, Error> {
         Ok(_) | Err(RestError::Unreadable(_)) => (true, String::new()),
         Err(error) => (false, problem(&error)),
     };
-    Ok(Check { accepted, owns_number: false, source: opened.source, problem })
+    Ok(Check {
+        accepted,
+        owns_number: false,
+        source: opened.source,
+        problem,
+    })
 }
 
 /// What an operator should do about a failed question.
 pub(super) fn problem(error: &RestError) -> String {
     use exotel::rest::Rejection;
     match error {
-        RestError::Refused { kind: Rejection::BadCredentials, .. } | RestError::Status(401) => BAD_CREDENTIALS.to_owned(),
-        RestError::Refused { kind: Rejection::NotFound, .. } | RestError::Status(404) => {
+        RestError::Refused {
+            kind: Rejection::BadCredentials,
+            ..
+        }
+        | RestError::Status(401) => BAD_CREDENTIALS.to_owned(),
+        RestError::Refused {
+            kind: Rejection::NotFound,
+            ..
+        }
+        | RestError::Status(404) => {
             "Exotel does not know the account's sid on this cluster: check sid and subdomain".to_owned()
         }
-        RestError::Refused { kind, provider_code, .. } => {
+        RestError::Refused {
+            kind, provider_code, ..
+        } => {
             format!("Exotel refused the question ({}, {provider_code})", kind.word())
         }
         other => format!("Exotel could not be asked, so nothing is known about the credentials: {other}"),
@@ -287,8 +345,7 @@ pub(super) fn problem(error: &RestError) -> String {
 }
 
 /// What a refused key means.
-pub(super) const BAD_CREDENTIALS: &str =
-    "Exotel does not accept the API key and token: set them again, and check the subdomain, as keys belong to one cluster";
+pub(super) const BAD_CREDENTIALS: &str = "Exotel does not accept the API key and token: set them again, and check the subdomain, as keys belong to one cluster";
 
 /// The URLs for the dashboard.
 ///
@@ -299,8 +356,13 @@ pub async fn webhook_urls(app: &Arc<App>, id: AccountId) -> Result<WebhookUrls, 
     let account = accounts::find(&mut conn, id).await?.ok_or_else(|| unknown(id))?;
     let generation = u16::try_from(account.token_generation)
         .map_err(|error| Error::internal_from("a token generation is out of range", error))?;
-    let token = app.tokens.mint(Purpose::Account, account.id, account_nonce(generation), 0);
-    Ok(WebhookUrls { token, base: app.config.public_base_url.clone() })
+    let token = app
+        .tokens
+        .mint(Purpose::Account, account.id, account_nonce(generation), 0);
+    Ok(WebhookUrls {
+        token,
+        base: app.config.public_base_url.clone(),
+    })
 }
 
 /// Makes a new token; the one before stays good until the next rotation.
@@ -313,12 +375,18 @@ pub async fn rotate_token(app: &Arc<App>, id: AccountId) -> Result<i32, Error> {
         return Ok(generation);
     }
     accounts::find(&mut conn, id).await?.ok_or_else(|| unknown(id))?;
-    Err(Error::precondition("TOKEN_GENERATIONS_USED_UP", "this account's token was rotated 65534 times: rotate TOKEN_KEYS"))
+    Err(Error::precondition(
+        "TOKEN_GENERATIONS_USED_UP",
+        "this account's token was rotated 65534 times: rotate TOKEN_KEYS",
+    ))
 }
 
 async fn view(conn: &mut AsyncPgConnection, account: Account) -> Result<View, Error> {
     let has_credentials = !accounts::with_credentials(conn, &[account.id]).await?.is_empty();
-    Ok(View { account, has_credentials })
+    Ok(View {
+        account,
+        has_credentials,
+    })
 }
 
 fn unknown(id: impl std::fmt::Display) -> Error {
@@ -332,7 +400,10 @@ pub fn is_sid(text: &str) -> bool {
 
 /// Whether a text can be the id of a flow: it is part of URLs.
 pub fn is_app_id(text: &str) -> bool {
-    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
 /// Checks a cluster's host: one of Exotel's, or a simulator's URL on this machine.
@@ -379,15 +450,27 @@ fn hours(wrong: &mut Violations, field: &str, hours: Option<&api::CallingHours>,
     let hours = hours.cloned().unwrap_or_default();
     let or = |minute: i32, default: i32| if minute == 0 { default } else { minute };
     let (start, end) = (or(hours.start_minute, START_MINUTE), or(hours.end_minute, END_MINUTE));
-    wrong.require((0..1440).contains(&start), &format!("{field}.start_minute"), "is from 1 to 1439, or 0 for 540");
-    wrong.require((1..=1440).contains(&end), &format!("{field}.end_minute"), "is from 1 to 1440, or 0 for 1260");
+    wrong.require(
+        (0..1440).contains(&start),
+        &format!("{field}.start_minute"),
+        "is from 1 to 1439, or 0 for 540",
+    );
+    wrong.require(
+        (1..=1440).contains(&end),
+        &format!("{field}.end_minute"),
+        "is from 1 to 1440, or 0 for 1260",
+    );
     wrong.require(start < end, field, "begin before they end");
     let zone = match hours.time_zone.trim() {
         "" => TIME_ZONE,
         zone => zone,
     };
     let known = zone.parse::<chrono_tz::Tz>().is_ok();
-    wrong.require(known, &format!("{field}.time_zone"), "is an IANA name such as Asia/Kolkata");
+    wrong.require(
+        known,
+        &format!("{field}.time_zone"),
+        "is an IANA name such as Asia/Kolkata",
+    );
     settings.hours_off = hours.off;
     settings.hours_start_minute = start;
     settings.hours_end_minute = end;

@@ -25,7 +25,14 @@ const CONFIG_BYTES: usize = 16 * 1024;
 const HASH: usize = 32;
 const SAMPLE_RATE: i32 = 8000;
 /// The fields that an update may change.
-const MASK: [&str; 6] = ["name", "endpoints", "greeting", "sample_rate", "config", "max_concurrent_calls"];
+const MASK: [&str; 6] = [
+    "name",
+    "endpoints",
+    "greeting",
+    "sample_rate",
+    "config",
+    "max_concurrent_calls",
+];
 const LIST: &str = "agents";
 
 /// An agent as others may see it.
@@ -51,8 +58,9 @@ struct Settings {
 
 impl Settings {
     fn of(agent: &Agent, version: &Version) -> Result<Self, Error> {
-        let endpoints =
-            version.endpoints().map_err(|error| Error::internal_from("stored endpoints cannot be read", error))?;
+        let endpoints = version
+            .endpoints()
+            .map_err(|error| Error::internal_from("stored endpoints cannot be read", error))?;
         Ok(Self {
             name: agent.name.clone(),
             endpoints,
@@ -113,7 +121,10 @@ pub async fn create(app: &Arc<App>, new: New) -> Result<View, Error> {
     conn.transaction::<_, Error, _>(async |conn| {
         greeting_is_there(conn, "greeting.wav_sha256", &new.0).await?;
         let agent = agents::insert(conn, &new.0.name, new.0.max_concurrent_calls, &version).await?;
-        Ok(View { agent, version: version.clone() })
+        Ok(View {
+            agent,
+            version: version.clone(),
+        })
     })
     .await
 }
@@ -138,7 +149,12 @@ pub async fn list(app: &Arc<App>, page_size: i32, page_token: &str) -> Result<(V
     let mut conn = app.db.conn().await?;
     let mut rows = agents::page(&mut conn, after, size + 1).await?;
     let next = page::cut(&mut rows, size, LIST, b"", |(agent, _)| agent.id);
-    Ok((rows.into_iter().map(|(agent, version)| View { agent, version }).collect(), next))
+    Ok((
+        rows.into_iter()
+            .map(|(agent, version)| View { agent, version })
+            .collect(),
+        next,
+    ))
 }
 
 /// Changes the fields that the mask names, and makes a new version.
@@ -203,9 +219,10 @@ fn apply(wrong: &mut Violations, allow: &Allow, from: &api::Agent, paths: &[&str
 
 async fn greeting_is_there(conn: &mut AsyncPgConnection, field: &str, settings: &Settings) -> Result<(), Error> {
     match &settings.greeting_sha256 {
-        Some(hash) if !greetings::is_there(conn, hash).await? => {
-            Err(Error::invalid(field, "is not the hash of an uploaded greeting: UploadGreeting first"))
-        }
+        Some(hash) if !greetings::is_there(conn, hash).await? => Err(Error::invalid(
+            field,
+            "is not the hash of an uploaded greeting: UploadGreeting first",
+        )),
         _ => Ok(()),
     }
 }
@@ -215,7 +232,11 @@ fn unknown(id: AgentId) -> Error {
 }
 
 fn endpoints(wrong: &mut Violations, field: &str, allow: &Allow, endpoints: &[String]) -> Vec<String> {
-    wrong.require((1..=ENDPOINTS).contains(&endpoints.len()), field, "is required: 1 to 5 URLs");
+    wrong.require(
+        (1..=ENDPOINTS).contains(&endpoints.len()),
+        field,
+        "is required: 1 to 5 URLs",
+    );
     endpoints
         .iter()
         .take(ENDPOINTS)
@@ -233,9 +254,14 @@ fn greeting(
     let text = greeting.text.trim();
     let fits = text.chars().count() <= GREETING_CHARS;
     wrong.require(fits, &format!("{field}.text"), "is up to 1000 characters");
-    let hash = (!greeting.wav_sha256.is_empty()).then(|| HEXLOWER.decode(greeting.wav_sha256.as_bytes()).unwrap_or_default());
+    let hash =
+        (!greeting.wav_sha256.is_empty()).then(|| HEXLOWER.decode(greeting.wav_sha256.as_bytes()).unwrap_or_default());
     let fits = hash.as_ref().is_none_or(|hash| hash.len() == HASH);
-    wrong.require(fits, &format!("{field}.wav_sha256"), "is the wav_sha256 of UploadGreeting: 64 lower-case hex digits");
+    wrong.require(
+        fits,
+        &format!("{field}.wav_sha256"),
+        "is the wav_sha256 of UploadGreeting: 64 lower-case hex digits",
+    );
     ((!text.is_empty()).then(|| text.to_owned()), hash)
 }
 

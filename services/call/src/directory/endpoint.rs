@@ -14,7 +14,9 @@ const LONGEST: usize = 1024;
 
 /// Why `AGENT_ENDPOINT_ALLOW` cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("entry {0} is neither a host suffix (agents.example.com), nor a range of addresses (10.0.0.0/8), nor `loopback`")]
+#[error(
+    "entry {0} is neither a host suffix (agents.example.com), nor a range of addresses (10.0.0.0/8), nor `loopback`"
+)]
 pub struct AllowError(pub usize);
 
 /// Why an endpoint is refused.
@@ -99,7 +101,10 @@ impl Allow {
             } else if entry.contains('/') {
                 allow.ranges.push(Range::parse(entry).ok_or(error)?);
             } else if let Ok(address) = entry.parse::<IpAddr>() {
-                allow.ranges.push(Range { address, bits: if address.is_ipv4() { 32 } else { 128 } });
+                allow.ranges.push(Range {
+                    address,
+                    bits: if address.is_ipv4() { 32 } else { 128 },
+                });
             } else {
                 let name = entry.trim_start_matches("*.").trim_matches('.').to_ascii_lowercase();
                 let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
@@ -152,10 +157,15 @@ impl Allow {
             self.loopback
         } else {
             self.suffixes.iter().any(|suffix| {
-                name.strip_suffix(suffix.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+                name.strip_suffix(suffix.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
             })
         };
-        if allowed { Ok(()) } else { Err(EndpointError::NotAllowed) }
+        if allowed {
+            Ok(())
+        } else {
+            Err(EndpointError::NotAllowed)
+        }
     }
 
     /// Checks an address: written in an endpoint, or what a name resolves to.
@@ -176,16 +186,18 @@ impl Allow {
         } else {
             self.ranges.iter().any(|range| range.contains(address))
         };
-        if allowed { Ok(()) } else { Err(EndpointError::NotAllowed) }
+        if allowed {
+            Ok(())
+        } else {
+            Err(EndpointError::NotAllowed)
+        }
     }
 }
 
 /// Addresses that no agent has: clouds keep their metadata on link-local ones.
 fn special(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(v4) => {
-            v4.octets()[0] == 0 || v4.is_link_local() || v4.is_multicast() || v4 == Ipv4Addr::BROADCAST
-        }
+        IpAddr::V4(v4) => v4.octets()[0] == 0 || v4.is_link_local() || v4.is_multicast() || v4 == Ipv4Addr::BROADCAST,
         IpAddr::V6(v6) => {
             v6 == Ipv6Addr::UNSPECIFIED
                 || v6.is_unicast_link_local()

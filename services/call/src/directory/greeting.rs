@@ -76,12 +76,18 @@ impl Upload {
             return Err(Error::invalid(FIELD, "the file is empty or longer than 60 s"));
         }
         // The header's length is a claim; every sample must be there.
-        let read = reader.into_samples::<i16>().try_fold(0_u64, |count, sample| sample.map(|_| count + 1));
+        let read = reader
+            .into_samples::<i16>()
+            .try_fold(0_u64, |count, sample| sample.map(|_| count + 1));
         if read.ok() != Some(samples) {
             return Err(no_wav());
         }
         let duration_ms = u32::try_from(length_ms).map_err(|_| no_wav())?;
-        Ok(Wav { bytes: self.0, sample_rate, duration_ms })
+        Ok(Wav {
+            bytes: self.0,
+            sample_rate,
+            duration_ms,
+        })
     }
 }
 
@@ -94,7 +100,10 @@ pub async fn store(app: &Arc<App>, wav: Wav) -> Result<Stored, Error> {
     let mut conn = app.db.conn().await?;
     let duration_ms = i32::try_from(wav.duration_ms).unwrap_or(i32::MAX);
     greetings::put(&mut conn, hash.as_ref(), &wav.bytes, wav.sample_rate, duration_ms).await?;
-    Ok(Stored { sha256: HEXLOWER.encode(hash.as_ref()), duration_ms: wav.duration_ms })
+    Ok(Stored {
+        sha256: HEXLOWER.encode(hash.as_ref()),
+        duration_ms: wav.duration_ms,
+    })
 }
 
 #[cfg(test)]

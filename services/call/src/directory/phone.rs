@@ -32,8 +32,15 @@ const TRANSFER_NUMBERS: usize = 5;
 const PROMPT_CHARS: usize = 1000;
 const LABEL_CHARS: usize = 100;
 /// The fields that an update may change.
-const MASK: [&str; 7] =
-    ["label", "dial_mode", "app_id", "agent_id", "max_concurrent_calls", "gather", "transfer_numbers"];
+const MASK: [&str; 7] = [
+    "label",
+    "dial_mode",
+    "app_id",
+    "agent_id",
+    "max_concurrent_calls",
+    "gather",
+    "transfer_numbers",
+];
 const LIST: &str = "phones";
 
 /// A phone as others may see it.
@@ -73,14 +80,26 @@ impl New {
             gather: gather(&mut wrong, "gather", request.gather.as_ref()),
             transfer_numbers: transfer_numbers(&mut wrong, "transfer_numbers", &request.transfer_numbers),
         };
-        let secrets = request.credentials.as_ref().map(|set| text::secrets(&mut wrong, "credentials", set));
+        let secrets = request
+            .credentials
+            .as_ref()
+            .map(|set| text::secrets(&mut wrong, "credentials", set));
         let subdomain = cluster(&mut wrong, &request.subdomain);
         if subdomain.is_some() && secrets.is_none() {
-            wrong.add("subdomain", "is the cluster of the phone's own credentials: give those too");
+            wrong.add(
+                "subdomain",
+                "is the cluster of the phone's own credentials: give those too",
+            );
         }
         wrong.finish()?;
         match (account, number) {
-            (Some(account), Some(number)) => Ok(Self { account, number, settings, secrets, subdomain }),
+            (Some(account), Some(number)) => Ok(Self {
+                account,
+                number,
+                settings,
+                secrets,
+                subdomain,
+            }),
             _ => Err(Error::internal("a violation was lost")),
         }
     }
@@ -95,20 +114,28 @@ pub async fn create(app: &Arc<App>, new: New) -> Result<View, Error> {
     let id = PhoneId(app.clock.new_uuid());
     let created = conn
         .transaction::<_, Error, _>(async |conn| {
-            accounts::find(conn, new.account).await?.ok_or_else(|| Error::not_found("account", new.account))?;
+            accounts::find(conn, new.account)
+                .await?
+                .ok_or_else(|| Error::not_found("account", new.account))?;
             agent_is_there(conn, &new.settings).await?;
             let phone = phones::insert(conn, id, new.account, &new.number, &new.settings).await?;
             if let Some(secrets) = &new.secrets {
                 let row = app.clock.new_uuid();
-                app.vault.store(conn, row, Owner::Phone(id.0), secrets, new.subdomain.as_deref()).await?;
+                app.vault
+                    .store(conn, row, Owner::Phone(id.0), secrets, new.subdomain.as_deref())
+                    .await?;
             }
-            Ok(View { phone, has_credentials: new.secrets.is_some() })
+            Ok(View {
+                phone,
+                has_credentials: new.secrets.is_some(),
+            })
         })
         .await;
     match created {
-        Err(error) if error.is_unique_violation("phones_number_key") => {
-            Err(Error::already_exists("NUMBER_TAKEN", "there is a phone with this number already"))
-        }
+        Err(error) if error.is_unique_violation("phones_number_key") => Err(Error::already_exists(
+            "NUMBER_TAKEN",
+            "there is a phone with this number already",
+        )),
         other => other,
     }
 }
@@ -131,16 +158,27 @@ pub async fn list(app: &Arc<App>, request: &api::ListPhonesRequest) -> Result<(V
     let size = page::size(request.page_size)?;
     let account: Option<AccountId> = match request.account_id.as_str() {
         "" => None,
-        id => Some(id.parse().map_err(|error: callbridge_proto::id::ParseIdError| Error::invalid("account_id", error.to_string()))?),
+        id => Some(
+            id.parse()
+                .map_err(|error: callbridge_proto::id::ParseIdError| Error::invalid("account_id", error.to_string()))?,
+        ),
     };
-    let filters = account.map(|account| account.0.into_bytes().to_vec()).unwrap_or_default();
+    let filters = account
+        .map(|account| account.0.into_bytes().to_vec())
+        .unwrap_or_default();
     let after = page::after(LIST, &filters, &request.page_token)?.map(PhoneId);
     let mut conn = app.db.conn().await?;
     let mut rows = phones::page(&mut conn, account, after, size + 1).await?;
     let next = page::cut(&mut rows, size, LIST, &filters, |phone| phone.id);
     let ids: Vec<_> = rows.iter().map(|phone| phone.id).collect();
     let with = phones::with_credentials(&mut conn, &ids).await?;
-    let views = rows.into_iter().map(|phone| View { has_credentials: with.contains(&phone.id), phone }).collect();
+    let views = rows
+        .into_iter()
+        .map(|phone| View {
+            has_credentials: with.contains(&phone.id),
+            phone,
+        })
+        .collect();
     Ok((views, next))
 }
 
@@ -184,8 +222,7 @@ fn apply(wrong: &mut Violations, from: &api::Phone, paths: &[&str], settings: &m
             }
             "gather" => settings.gather = gather(wrong, "phone.gather", from.gather.as_ref()),
             "transfer_numbers" => {
-                settings.transfer_numbers =
-                    transfer_numbers(wrong, "phone.transfer_numbers", &from.transfer_numbers);
+                settings.transfer_numbers = transfer_numbers(wrong, "phone.transfer_numbers", &from.transfer_numbers);
             }
             // The mask was checked.
             _ => {}
@@ -197,7 +234,11 @@ fn apply(wrong: &mut Violations, from: &api::Phone, paths: &[&str], settings: &m
 ///
 /// # Errors
 /// [`Error::Invalid`], [`Error::NotFound`].
-pub async fn set_credentials(app: &Arc<App>, id: PhoneId, request: &api::SetPhoneCredentialsRequest) -> Result<View, Error> {
+pub async fn set_credentials(
+    app: &Arc<App>,
+    id: PhoneId,
+    request: &api::SetPhoneCredentialsRequest,
+) -> Result<View, Error> {
     let secrets = required_secrets(request.credentials.as_ref())?;
     let mut wrong = Violations::new();
     let subdomain = cluster(&mut wrong, &request.subdomain);
@@ -205,8 +246,19 @@ pub async fn set_credentials(app: &Arc<App>, id: PhoneId, request: &api::SetPhon
     let mut conn = app.db.conn().await?;
     conn.transaction::<_, Error, _>(async |conn| {
         let phone = phones::lock(conn, id).await?.ok_or_else(|| unknown(id))?;
-        app.vault.store(conn, app.clock.new_uuid(), Owner::Phone(id.0), &secrets, subdomain.as_deref()).await?;
-        Ok(View { phone, has_credentials: true })
+        app.vault
+            .store(
+                conn,
+                app.clock.new_uuid(),
+                Owner::Phone(id.0),
+                &secrets,
+                subdomain.as_deref(),
+            )
+            .await?;
+        Ok(View {
+            phone,
+            has_credentials: true,
+        })
     })
     .await
 }
@@ -219,7 +271,10 @@ pub async fn clear_credentials(app: &Arc<App>, id: PhoneId) -> Result<View, Erro
     let mut conn = app.db.conn().await?;
     let phone = phones::find(&mut conn, id).await?.ok_or_else(|| unknown(id))?;
     credentials::clear_phone(&mut conn, id.0).await?;
-    Ok(View { phone, has_credentials: false })
+    Ok(View {
+        phone,
+        has_credentials: false,
+    })
 }
 
 /// Asks Exotel whether the credentials of this phone work and own its number.
@@ -238,12 +293,18 @@ pub async fn verify(app: &Arc<App>, id: PhoneId) -> Result<Check, Error> {
         Ok(Ownership::NotOwned) => (
             true,
             false,
-            "the credentials work, but the number is not one of the account's ExoPhones: check number and account".to_owned(),
+            "the credentials work, but the number is not one of the account's ExoPhones: check number and account"
+                .to_owned(),
         ),
         Ok(Ownership::BadCredentials) => (false, false, BAD_CREDENTIALS.to_owned()),
         Err(error) => (false, false, problem(&error)),
     };
-    Ok(Check { accepted, owns_number, source: opened.source, problem })
+    Ok(Check {
+        accepted,
+        owns_number,
+        source: opened.source,
+        problem,
+    })
 }
 
 async fn view(conn: &mut AsyncPgConnection, phone: Phone) -> Result<View, Error> {
@@ -252,8 +313,13 @@ async fn view(conn: &mut AsyncPgConnection, phone: Phone) -> Result<View, Error>
 }
 
 async fn agent_is_there(conn: &mut AsyncPgConnection, settings: &Settings) -> Result<(), Error> {
-    let Some(agent) = settings.agent_id.map(AgentId) else { return Ok(()) };
-    agents::find(conn, agent).await?.map(drop).ok_or_else(|| Error::not_found("agent", agent))
+    let Some(agent) = settings.agent_id.map(AgentId) else {
+        return Ok(());
+    };
+    agents::find(conn, agent)
+        .await?
+        .map(drop)
+        .ok_or_else(|| Error::not_found("agent", agent))
 }
 
 fn unknown(id: PhoneId) -> Error {
@@ -287,7 +353,11 @@ fn agent(wrong: &mut Violations, field: &str, id: &str) -> Option<uuid::Uuid> {
 
 /// The cluster of a phone's own credentials; empty is the account's.
 fn cluster(wrong: &mut Violations, text: &str) -> Option<String> {
-    if text.trim().is_empty() { None } else { wrong.check("subdomain", subdomain(text)) }
+    if text.trim().is_empty() {
+        None
+    } else {
+        wrong.check("subdomain", subdomain(text))
+    }
 }
 
 fn gather(wrong: &mut Violations, field: &str, prompt: Option<&api::GatherPrompt>) -> Option<serde_json::Value> {
@@ -299,8 +369,16 @@ fn gather(wrong: &mut Violations, field: &str, prompt: Option<&api::GatherPrompt
         &at("text"),
         "is required: up to 1000 characters",
     );
-    wrong.require((0..=255).contains(&prompt.max_digits), &at("max_digits"), "is from 1 to 255, or 0 for 1");
-    wrong.require((0..=60).contains(&prompt.timeout_seconds), &at("timeout_seconds"), "is from 1 to 60, or 0 for 5");
+    wrong.require(
+        (0..=255).contains(&prompt.max_digits),
+        &at("max_digits"),
+        "is from 1 to 255, or 0 for 1",
+    );
+    wrong.require(
+        (0..=60).contains(&prompt.timeout_seconds),
+        &at("timeout_seconds"),
+        "is from 1 to 60, or 0 for 5",
+    );
     wrong.require((0..=10).contains(&prompt.repeats), &at("repeats"), "is from 0 to 10");
     let finish_on_key = match prompt.finish_on_key.trim() {
         "" => "#",
@@ -315,7 +393,11 @@ fn gather(wrong: &mut Violations, field: &str, prompt: Option<&api::GatherPrompt
         text: text.to_owned(),
         max_digits: prompt.max_digits.max(1),
         finish_on_key: finish_on_key.to_owned(),
-        timeout_seconds: if prompt.timeout_seconds == 0 { 5 } else { prompt.timeout_seconds },
+        timeout_seconds: if prompt.timeout_seconds == 0 {
+            5
+        } else {
+            prompt.timeout_seconds
+        },
         repeats: prompt.repeats,
     };
     Some(json!(gather))

@@ -11,7 +11,11 @@ const SECRET_BYTES: usize = 256;
 pub(super) fn name(violations: &mut Violations, field: &str, text: &str) -> String {
     let name = text.trim();
     let fits = (1..=100).contains(&name.chars().count()) && !name.chars().any(char::is_control);
-    violations.require(fits, field, "is required: 1 to 100 characters, none of them a control character");
+    violations.require(
+        fits,
+        field,
+        "is required: 1 to 100 characters, none of them a control character",
+    );
     name.to_owned()
 }
 
@@ -27,7 +31,11 @@ pub(super) fn app_id(violations: &mut Violations, field: &str, text: &str) -> Op
     if id.is_empty() {
         return None;
     }
-    violations.require(super::account::is_app_id(id), field, "is up to 64 letters, digits, dashes and underscores");
+    violations.require(
+        super::account::is_app_id(id),
+        field,
+        "is up to 64 letters, digits, dashes and underscores",
+    );
     Some(id.to_owned())
 }
 
@@ -36,10 +44,17 @@ pub(super) fn secrets(violations: &mut Violations, field: &str, credentials: &Ex
     let mut part = |name: &str, text: &str| {
         let text = text.trim();
         let fits = (1..=SECRET_BYTES).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-        violations.require(fits, &format!("{field}.{name}"), "is required: up to 256 visible ASCII characters");
+        violations.require(
+            fits,
+            &format!("{field}.{name}"),
+            "is required: up to 256 visible ASCII characters",
+        );
         text.to_owned().into()
     };
-    Secrets { key: part("api_key", &credentials.api_key), token: part("api_token", &credentials.api_token) }
+    Secrets {
+        key: part("api_key", &credentials.api_key),
+        token: part("api_token", &credentials.api_token),
+    }
 }
 
 /// The paths of an update mask, each of which must be one of `known`.
@@ -48,8 +63,14 @@ pub(super) fn mask<'a>(
     mask: Option<&'a prost_types::FieldMask>,
     known: &[&str],
 ) -> Vec<&'a str> {
-    let paths: Vec<&str> = mask.map(|mask| mask.paths.iter().map(String::as_str).collect()).unwrap_or_default();
+    let paths: Vec<&str> = mask
+        .map(|mask| mask.paths.iter().map(String::as_str).collect())
+        .unwrap_or_default();
     let fits = !paths.is_empty() && paths.iter().all(|path| known.contains(path));
-    violations.require(fits, "update_mask", &format!("names one or more of: {}", known.join(", ")));
+    violations.require(
+        fits,
+        "update_mask",
+        &format!("names one or more of: {}", known.join(", ")),
+    );
     paths
 }

@@ -25,25 +25,34 @@ impl AccountService for Service {
     async fn create_account(&self, request: Request<api::CreateAccountRequest>) -> Answer<api::CreateAccountResponse> {
         let new = New::read(request.get_ref())?;
         let view = account::create(&self.0, new).await?;
-        Ok(Response::new(api::CreateAccountResponse { account: Some(shown(view)) }))
+        Ok(Response::new(api::CreateAccountResponse {
+            account: Some(shown(view)),
+        }))
     }
 
     async fn get_account(&self, request: Request<api::GetAccountRequest>) -> Answer<api::GetAccountResponse> {
         let id: AccountId = id("account_id", &request.get_ref().account_id)?;
         let view = account::get(&self.0, id).await?;
-        Ok(Response::new(api::GetAccountResponse { account: Some(shown(view)) }))
+        Ok(Response::new(api::GetAccountResponse {
+            account: Some(shown(view)),
+        }))
     }
 
     async fn list_accounts(&self, request: Request<api::ListAccountsRequest>) -> Answer<api::ListAccountsResponse> {
         let request = request.into_inner();
         let (views, next_page_token) = account::list(&self.0, request.page_size, &request.page_token).await?;
         let accounts = views.into_iter().map(shown).collect();
-        Ok(Response::new(api::ListAccountsResponse { accounts, next_page_token }))
+        Ok(Response::new(api::ListAccountsResponse {
+            accounts,
+            next_page_token,
+        }))
     }
 
     async fn update_account(&self, request: Request<api::UpdateAccountRequest>) -> Answer<api::UpdateAccountResponse> {
         let view = account::update(&self.0, request.get_ref()).await?;
-        Ok(Response::new(api::UpdateAccountResponse { account: Some(shown(view)) }))
+        Ok(Response::new(api::UpdateAccountResponse {
+            account: Some(shown(view)),
+        }))
     }
 
     async fn set_account_credentials(
@@ -53,7 +62,9 @@ impl AccountService for Service {
         let request = request.into_inner();
         let id: AccountId = id("account_id", &request.account_id)?;
         let view = account::set_credentials(&self.0, id, request.credentials.as_ref()).await?;
-        Ok(Response::new(api::SetAccountCredentialsResponse { account: Some(shown(view)) }))
+        Ok(Response::new(api::SetAccountCredentialsResponse {
+            account: Some(shown(view)),
+        }))
     }
 
     async fn verify_account_credentials(
@@ -62,7 +73,9 @@ impl AccountService for Service {
     ) -> Answer<api::VerifyAccountCredentialsResponse> {
         let id: AccountId = id("account_id", &request.get_ref().account_id)?;
         let check = account::verify(&self.0, id).await?;
-        Ok(Response::new(api::VerifyAccountCredentialsResponse { check: Some(checked(check)) }))
+        Ok(Response::new(api::VerifyAccountCredentialsResponse {
+            check: Some(checked(check)),
+        }))
     }
 
     async fn get_webhook_urls(
@@ -94,7 +107,10 @@ impl AccountService for Service {
 }
 
 fn shown(view: View) -> api::Account {
-    let View { account, has_credentials } = view;
+    let View {
+        account,
+        has_credentials,
+    } = view;
     api::Account {
         id: account.id().to_string(),
         name: account.name,

@@ -61,7 +61,9 @@ pub(crate) fn server() -> Server {
 pub(crate) fn services(app: &Arc<App>, health: &HealthReporter) -> Result<Routes, tonic_reflection::server::Error> {
     let mut routes = RoutesBuilder::default();
     routes
-        .add_service(tonic_health::pb::health_server::HealthServer::new(HealthService::from_health_reporter(health.clone())))
+        .add_service(tonic_health::pb::health_server::HealthServer::new(
+            HealthService::from_health_reporter(health.clone()),
+        ))
         .add_service(AccountServiceServer::new(account::Service(app.clone())).max_decoding_message_size(UNARY_BYTES))
         .add_service(PhoneServiceServer::new(phone::Service(app.clone())).max_decoding_message_size(UNARY_BYTES))
         .add_service(AgentServiceServer::new(agent::Service(app.clone())).max_decoding_message_size(STREAM_BYTES))
@@ -73,7 +75,9 @@ pub(crate) fn services(app: &Arc<App>, health: &HealthReporter) -> Result<Routes
                 .register_encoded_file_descriptor_set(callbridge_proto::DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
-        routes.add_service(configured().build_v1()?).add_service(configured().build_v1alpha()?);
+        routes
+            .add_service(configured().build_v1()?)
+            .add_service(configured().build_v1alpha()?);
     }
     Ok(routes.routes())
 }
@@ -93,5 +97,6 @@ pub(crate) const NAMES: [&str; 6] = [
 /// # Errors
 /// [`Error::Invalid`] on the field.
 fn id<T: FromStr<Err = ParseIdError>>(field: &str, text: &str) -> Result<T, Error> {
-    text.parse().map_err(|error: ParseIdError| Error::invalid(field, error.to_string()))
+    text.parse()
+        .map_err(|error: ParseIdError| Error::invalid(field, error.to_string()))
 }

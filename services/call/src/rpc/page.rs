@@ -21,7 +21,10 @@ pub fn size(page_size: i32) -> Result<i64, Error> {
     match page_size {
         0 => Ok(DEFAULT.into()),
         1..=MOST => Ok(page_size.into()),
-        _ => Err(Error::invalid("page_size", format!("is from 1 to {MOST}, or 0 for {DEFAULT}"))),
+        _ => Err(Error::invalid(
+            "page_size",
+            format!("is from 1 to {MOST}, or 0 for {DEFAULT}"),
+        )),
     }
 }
 
@@ -41,9 +44,15 @@ pub fn after(list: &str, filters: &[u8], page_token: &str) -> Result<Option<Uuid
         return Ok(None);
     }
     let bytes = BASE64URL_NOPAD.decode(page_token.as_bytes()).unwrap_or_default();
-    match bytes.strip_prefix(&mark(list, filters)).and_then(|id| Uuid::from_slice(id).ok()) {
+    match bytes
+        .strip_prefix(&mark(list, filters))
+        .and_then(|id| Uuid::from_slice(id).ok())
+    {
         Some(row) => Ok(Some(row)),
-        None => Err(Error::invalid("page_token", "is not the next_page_token of this list with these filters")),
+        None => Err(Error::invalid(
+            "page_token",
+            "is not the next_page_token of this list with these filters",
+        )),
     }
 }
 
@@ -54,7 +63,9 @@ pub fn cut<T>(rows: &mut Vec<T>, size: i64, list: &str, filters: &[u8], id: impl
         return String::new();
     }
     rows.truncate(size);
-    rows.last().map(|last| token(list, filters, id(last))).unwrap_or_default()
+    rows.last()
+        .map(|last| token(list, filters, id(last)))
+        .unwrap_or_default()
 }
 
 fn mark(list: &str, filters: &[u8]) -> [u8; MARK] {
@@ -77,9 +88,12 @@ mod tests {
         let token = token("phones", b"acct", last);
         assert_eq!(after("phones", b"acct", &token).unwrap(), Some(last));
         assert_eq!(after("phones", b"acct", "").unwrap(), None);
-        for (list, filters, token) in
-            [("phones", &b"other"[..], token.as_str()), ("agents", b"acct", &token), ("phones", b"acct", "x"), ("phones", b"acct", "é")]
-        {
+        for (list, filters, token) in [
+            ("phones", &b"other"[..], token.as_str()),
+            ("agents", b"acct", &token),
+            ("phones", b"acct", "x"),
+            ("phones", b"acct", "é"),
+        ] {
             assert!(matches!(after(list, filters, token), Err(Error::Invalid(v)) if v[0].field == "page_token"));
         }
     }
@@ -91,7 +105,10 @@ mod tests {
         let id = |row: &u128| Uuid::from_u128(*row);
         let mut rows = vec![1, 2, 3];
         let token = cut(&mut rows, 2, "calls", b"", id);
-        assert_eq!((rows, after("calls", b"", &token).unwrap()), (vec![1, 2], Some(Uuid::from_u128(2))));
+        assert_eq!(
+            (rows, after("calls", b"", &token).unwrap()),
+            (vec![1, 2], Some(Uuid::from_u128(2)))
+        );
         assert_eq!(cut(&mut vec![1, 2], 2, "calls", b"", id), "");
     }
 }

@@ -43,7 +43,12 @@ pub fn status(error: Error) -> Status {
         Error::Unavailable { reason, message } => (Code::Unavailable, *reason, true, message.clone()),
         Error::Db(cause) if cause.is_transient() => {
             tracing::warn!(error = %cause, "the database did not answer a request");
-            (Code::Unavailable, "DATABASE_UNAVAILABLE", true, "the database does not answer; try again".to_owned())
+            (
+                Code::Unavailable,
+                "DATABASE_UNAVAILABLE",
+                true,
+                "the database does not answer; try again".to_owned(),
+            )
         }
         Error::Db(cause) => {
             tracing::error!(error = %cause, "the database refused a request");
@@ -68,25 +73,63 @@ mod tests {
     #[test]
     fn every_error_has_a_code_a_reason_and_an_answer_on_retries() {
         let cases = [
-            (Error::invalid("name", "is required"), Code::InvalidArgument, "INVALID_ARGUMENT", "false"),
+            (
+                Error::invalid("name", "is required"),
+                Code::InvalidArgument,
+                "INVALID_ARGUMENT",
+                "false",
+            ),
             (Error::not_found("call", "call_1"), Code::NotFound, "NOT_FOUND", "false"),
-            (Error::precondition("NO_AGENT", "x"), Code::FailedPrecondition, "NO_AGENT", "false"),
-            (Error::already_exists("TAKEN", "x"), Code::AlreadyExists, "TAKEN", "false"),
+            (
+                Error::precondition("NO_AGENT", "x"),
+                Code::FailedPrecondition,
+                "NO_AGENT",
+                "false",
+            ),
+            (
+                Error::already_exists("TAKEN", "x"),
+                Code::AlreadyExists,
+                "TAKEN",
+                "false",
+            ),
             (Error::exhausted("FULL", "x"), Code::ResourceExhausted, "FULL", "true"),
             (Error::aborted("RACED", "x"), Code::Aborted, "RACED", "true"),
-            (Error::Unauthenticated { message: "x" }, Code::Unauthenticated, "UNAUTHENTICATED", "false"),
-            (Error::Forbidden { scope: "media" }, Code::PermissionDenied, "SCOPE_MISSING", "false"),
+            (
+                Error::Unauthenticated { message: "x" },
+                Code::Unauthenticated,
+                "UNAUTHENTICATED",
+                "false",
+            ),
+            (
+                Error::Forbidden { scope: "media" },
+                Code::PermissionDenied,
+                "SCOPE_MISSING",
+                "false",
+            ),
             (Error::UnknownMethod, Code::Unimplemented, "UNKNOWN_METHOD", "false"),
             (Error::TooSlow, Code::DeadlineExceeded, "TOO_SLOW", "true"),
             (Error::unavailable("x"), Code::Unavailable, "UNAVAILABLE", "true"),
-            (Error::Db(DbError::Busy), Code::Unavailable, "DATABASE_UNAVAILABLE", "true"),
-            (diesel::result::Error::NotFound.into(), Code::Internal, "INTERNAL", "false"),
+            (
+                Error::Db(DbError::Busy),
+                Code::Unavailable,
+                "DATABASE_UNAVAILABLE",
+                "true",
+            ),
+            (
+                diesel::result::Error::NotFound.into(),
+                Code::Internal,
+                "INTERNAL",
+                "false",
+            ),
             (Error::internal("x"), Code::Internal, "INTERNAL", "false"),
         ];
         for (error, code, reason, retryable) in cases {
             let status = Status::from(error);
             let info = status.get_details_error_info().unwrap();
-            assert_eq!((status.code(), info.reason.as_str(), info.domain.as_str()), (code, reason, DOMAIN));
+            assert_eq!(
+                (status.code(), info.reason.as_str(), info.domain.as_str()),
+                (code, reason, DOMAIN)
+            );
             assert_eq!(info.metadata["retryable"], retryable);
         }
     }

@@ -3,7 +3,8 @@
 use callbridge_proto::id::AccountId;
 use chrono::{DateTime, Utc};
 use diesel::{
-    AsChangeset, BoolExpressionMethods as _, ExpressionMethods as _, HasQuery, Insertable, OptionalExtension as _, QueryDsl as _, QueryResult, SelectableHelper as _,
+    AsChangeset, BoolExpressionMethods as _, ExpressionMethods as _, HasQuery, Insertable, OptionalExtension as _,
+    QueryDsl as _, QueryResult, SelectableHelper as _,
     dsl::{exists, not, now, select},
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -75,23 +76,41 @@ impl Account {
 
 /// Finds an account.
 pub async fn find(conn: &mut AsyncPgConnection, id: AccountId) -> QueryResult<Option<Account>> {
-    Account::query().filter(accounts::id.eq(id.0)).first(conn).await.optional()
+    Account::query()
+        .filter(accounts::id.eq(id.0))
+        .first(conn)
+        .await
+        .optional()
 }
 
 /// Finds an account and keeps others from changing it until the transaction ends.
 pub async fn lock(conn: &mut AsyncPgConnection, id: AccountId) -> QueryResult<Option<Account>> {
-    Account::query().filter(accounts::id.eq(id.0)).for_no_key_update().first(conn).await.optional()
+    Account::query()
+        .filter(accounts::id.eq(id.0))
+        .for_no_key_update()
+        .first(conn)
+        .await
+        .optional()
 }
 
 /// A page by name, after the account `after`.
 pub async fn page(conn: &mut AsyncPgConnection, after: Option<AccountId>, limit: i64) -> QueryResult<Vec<Account>> {
-    let mut query = Account::query().order((accounts::name, accounts::id)).limit(limit).into_boxed();
+    let mut query = Account::query()
+        .order((accounts::name, accounts::id))
+        .limit(limit)
+        .into_boxed();
     if let Some(after) = after {
-        let last: Option<String> =
-            accounts::table.find(after.0).select(accounts::name).first(conn).await.optional()?;
+        let last: Option<String> = accounts::table
+            .find(after.0)
+            .select(accounts::name)
+            .first(conn)
+            .await
+            .optional()?;
         let last = last.unwrap_or_default();
         query = query.filter(
-            accounts::name.gt(last.clone()).or(accounts::name.eq(last).and(accounts::id.gt(after.0))),
+            accounts::name
+                .gt(last.clone())
+                .or(accounts::name.eq(last).and(accounts::id.gt(after.0))),
         );
     }
     query.load(conn).await
@@ -99,13 +118,21 @@ pub async fn page(conn: &mut AsyncPgConnection, after: Option<AccountId>, limit:
 
 /// Which of these accounts have stored credentials.
 pub async fn with_credentials(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> QueryResult<Vec<Uuid>> {
-    let found: Vec<Option<Uuid>> =
-        credentials::table.filter(credentials::account_id.eq_any(ids)).select(credentials::account_id).load(conn).await?;
+    let found: Vec<Option<Uuid>> = credentials::table
+        .filter(credentials::account_id.eq_any(ids))
+        .select(credentials::account_id)
+        .load(conn)
+        .await?;
     Ok(found.into_iter().flatten().collect())
 }
 
 /// Adds an account. Fails with `accounts_sid_key` when the sid is taken.
-pub async fn insert(conn: &mut AsyncPgConnection, id: AccountId, sid: &str, settings: &Settings) -> QueryResult<Account> {
+pub async fn insert(
+    conn: &mut AsyncPgConnection,
+    id: AccountId,
+    sid: &str,
+    settings: &Settings,
+) -> QueryResult<Account> {
     diesel::insert_into(accounts::table)
         .values((accounts::id.eq(id.0), accounts::sid.eq(sid), settings))
         .returning(Account::as_returning())
@@ -124,12 +151,19 @@ pub async fn update(conn: &mut AsyncPgConnection, id: AccountId, settings: &Sett
 
 /// Counts the token generation up. None: no such account, or the generations are used up.
 pub async fn rotate_token(conn: &mut AsyncPgConnection, id: AccountId) -> QueryResult<Option<i32>> {
-    diesel::update(accounts::table.find(id.0).filter(accounts::token_generation.lt(i32::from(u16::MAX))))
-        .set((accounts::token_generation.eq(accounts::token_generation + 1), accounts::updated_at.eq(now)))
-        .returning(accounts::token_generation)
-        .get_result(conn)
-        .await
-        .optional()
+    diesel::update(
+        accounts::table
+            .find(id.0)
+            .filter(accounts::token_generation.lt(i32::from(u16::MAX))),
+    )
+    .set((
+        accounts::token_generation.eq(accounts::token_generation + 1),
+        accounts::updated_at.eq(now),
+    ))
+    .returning(accounts::token_generation)
+    .get_result(conn)
+    .await
+    .optional()
 }
 
 /// Makes the account with this sid the environment's, and no other: adds it when it is missing, and leaves one alone that
@@ -148,8 +182,11 @@ pub async fn put_from_environment(
         .execute(conn)
         .await?;
     let account = Account::query().filter(accounts::sid.eq(sid)).first(conn).await?;
-    let stored: bool =
-        select(exists(credentials::table.filter(credentials::account_id.eq(account.id)))).get_result(conn).await?;
+    let stored: bool = select(exists(
+        credentials::table.filter(credentials::account_id.eq(account.id)),
+    ))
+    .get_result(conn)
+    .await?;
     if stored || (account.from_environment && account.subdomain == settings.subdomain) {
         return Ok(account);
     }
@@ -167,7 +204,9 @@ pub async fn put_from_environment(
 /// The environment describes no account any more, or another one.
 pub async fn release_environment(conn: &mut AsyncPgConnection, but: Option<&str>) -> QueryResult<usize> {
     diesel::update(
-        accounts::table.filter(accounts::from_environment).filter(not(accounts::sid.eq(but.unwrap_or_default()))),
+        accounts::table
+            .filter(accounts::from_environment)
+            .filter(not(accounts::sid.eq(but.unwrap_or_default()))),
     )
     .set((accounts::from_environment.eq(false), accounts::updated_at.eq(now)))
     .execute(conn)

@@ -57,8 +57,9 @@ impl Version {
 pub async fn find(conn: &mut AsyncPgConnection, id: AgentId) -> QueryResult<Option<(Agent, Version)>> {
     agents::table
         .inner_join(
-            agent_versions::table
-                .on(agent_versions::agent_id.eq(agents::id).and(agent_versions::version.eq(agents::version))),
+            agent_versions::table.on(agent_versions::agent_id
+                .eq(agents::id)
+                .and(agent_versions::version.eq(agents::version))),
         )
         .filter(agents::id.eq(id.0))
         .select((Agent::as_select(), Version::as_select()))
@@ -75,7 +76,11 @@ pub async fn current(conn: &mut AsyncPgConnection, id: AgentId) -> QueryResult<O
 /// Finds one version of an agent: the one that a call began with.
 pub async fn version(conn: &mut AsyncPgConnection, id: AgentId, version: i32) -> QueryResult<Option<Version>> {
     Version::query()
-        .filter(agent_versions::agent_id.eq(id.0).and(agent_versions::version.eq(version)))
+        .filter(
+            agent_versions::agent_id
+                .eq(id.0)
+                .and(agent_versions::version.eq(version)),
+        )
         .first(conn)
         .await
         .optional()
@@ -83,7 +88,12 @@ pub async fn version(conn: &mut AsyncPgConnection, id: AgentId, version: i32) ->
 
 /// Finds an agent and keeps others from changing it until the transaction ends.
 pub async fn lock(conn: &mut AsyncPgConnection, id: AgentId) -> QueryResult<Option<Agent>> {
-    Agent::query().filter(agents::id.eq(id.0)).for_no_key_update().first(conn).await.optional()
+    Agent::query()
+        .filter(agents::id.eq(id.0))
+        .for_no_key_update()
+        .first(conn)
+        .await
+        .optional()
 }
 
 /// A page by name, after the agent `after`.
@@ -94,17 +104,27 @@ pub async fn page(
 ) -> QueryResult<Vec<(Agent, Version)>> {
     let mut query = agents::table
         .inner_join(
-            agent_versions::table
-                .on(agent_versions::agent_id.eq(agents::id).and(agent_versions::version.eq(agents::version))),
+            agent_versions::table.on(agent_versions::agent_id
+                .eq(agents::id)
+                .and(agent_versions::version.eq(agents::version))),
         )
         .select((Agent::as_select(), Version::as_select()))
         .order((agents::name, agents::id))
         .limit(limit)
         .into_boxed();
     if let Some(after) = after {
-        let last: Option<String> = agents::table.find(after.0).select(agents::name).first(conn).await.optional()?;
+        let last: Option<String> = agents::table
+            .find(after.0)
+            .select(agents::name)
+            .first(conn)
+            .await
+            .optional()?;
         let last = last.unwrap_or_default();
-        query = query.filter(agents::name.gt(last.clone()).or(agents::name.eq(last).and(agents::id.gt(after.0))));
+        query = query.filter(
+            agents::name
+                .gt(last.clone())
+                .or(agents::name.eq(last).and(agents::id.gt(after.0))),
+        );
     }
     query.load(conn).await
 }
@@ -126,7 +146,10 @@ pub async fn insert(
         .returning(Agent::as_returning())
         .get_result(conn)
         .await?;
-    diesel::insert_into(agent_versions::table).values(version).execute(conn).await?;
+    diesel::insert_into(agent_versions::table)
+        .values(version)
+        .execute(conn)
+        .await?;
     Ok(agent)
 }
 
@@ -137,7 +160,10 @@ pub async fn update(
     max_concurrent_calls: i32,
     version: &Version,
 ) -> QueryResult<Agent> {
-    diesel::insert_into(agent_versions::table).values(version).execute(conn).await?;
+    diesel::insert_into(agent_versions::table)
+        .values(version)
+        .execute(conn)
+        .await?;
     diesel::update(agents::table.find(version.agent_id))
         .set((
             agents::name.eq(name),

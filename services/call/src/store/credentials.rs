@@ -55,12 +55,18 @@ pub async fn of(conn: &mut AsyncPgConnection, account: Uuid, phone: Option<Uuid>
 /// The row of an owner, locked, and the version after its present one.
 pub async fn next_version(conn: &mut AsyncPgConnection, owner: Owner) -> QueryResult<Option<(Uuid, i64)>> {
     let row = match owner {
-        Owner::Account(id) => {
-            Sealed::query().filter(credentials::account_id.eq(id)).for_update().first(conn).await.optional()?
-        }
-        Owner::Phone(id) => {
-            Sealed::query().filter(credentials::phone_id.eq(id)).for_update().first(conn).await.optional()?
-        }
+        Owner::Account(id) => Sealed::query()
+            .filter(credentials::account_id.eq(id))
+            .for_update()
+            .first(conn)
+            .await
+            .optional()?,
+        Owner::Phone(id) => Sealed::query()
+            .filter(credentials::phone_id.eq(id))
+            .for_update()
+            .first(conn)
+            .await
+            .optional()?,
     };
     Ok(row.map(|row| (row.id, row.row_version + 1)))
 }
@@ -105,7 +111,9 @@ pub async fn put(
 
 /// Removes a phone's own set.
 pub async fn clear_phone(conn: &mut AsyncPgConnection, phone: Uuid) -> QueryResult<usize> {
-    diesel::delete(credentials::table.filter(credentials::phone_id.eq(phone))).execute(conn).await
+    diesel::delete(credentials::table.filter(credentials::phone_id.eq(phone)))
+        .execute(conn)
+        .await
 }
 
 /// Rows that another key than `kek_id` sealed, by id after `after`. Rows that another runner holds are left out.
@@ -129,7 +137,11 @@ pub async fn lock_other_keys(
 /// Writes a re-wrapped blob: its data and its version are the same.
 pub async fn rewrap(conn: &mut AsyncPgConnection, id: Uuid, kek_id: i32, sealed: &[u8]) -> QueryResult<()> {
     diesel::update(credentials::table.find(id))
-        .set((credentials::kek_id.eq(kek_id), credentials::sealed.eq(sealed), credentials::updated_at.eq(now)))
+        .set((
+            credentials::kek_id.eq(kek_id),
+            credentials::sealed.eq(sealed),
+            credentials::updated_at.eq(now),
+        ))
         .execute(conn)
         .await
         .map(drop)
@@ -137,7 +149,11 @@ pub async fn rewrap(conn: &mut AsyncPgConnection, id: Uuid, kek_id: i32, sealed:
 
 /// The keys that stored credentials are sealed with.
 pub async fn keys_in_use(conn: &mut AsyncPgConnection) -> QueryResult<Vec<i32>> {
-    credentials::table.select(credentials::kek_id).distinct().load(conn).await
+    credentials::table
+        .select(credentials::kek_id)
+        .distinct()
+        .load(conn)
+        .await
 }
 
 /// One process at a time looks after the canaries, until its transaction ends.

@@ -1,6 +1,9 @@
 //! Greetings: immutable WAV files, keyed by their SHA-256.
 
-use diesel::{ExpressionMethods as _, HasQuery, OptionalExtension as _, QueryDsl as _, QueryResult, dsl::{exists, select}};
+use diesel::{
+    ExpressionMethods as _, HasQuery, OptionalExtension as _, QueryDsl as _, QueryResult,
+    dsl::{exists, select},
+};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::schema::greetings;
@@ -17,12 +20,18 @@ pub struct Greeting {
 
 /// Finds a greeting by its hash.
 pub async fn find(conn: &mut AsyncPgConnection, sha256: &[u8]) -> QueryResult<Option<Greeting>> {
-    Greeting::query().filter(greetings::sha256.eq(sha256)).first(conn).await.optional()
+    Greeting::query()
+        .filter(greetings::sha256.eq(sha256))
+        .first(conn)
+        .await
+        .optional()
 }
 
 /// Whether there is one with this hash.
 pub async fn is_there(conn: &mut AsyncPgConnection, sha256: &[u8]) -> QueryResult<bool> {
-    select(exists(greetings::table.filter(greetings::sha256.eq(sha256)))).get_result(conn).await
+    select(exists(greetings::table.filter(greetings::sha256.eq(sha256))))
+        .get_result(conn)
+        .await
 }
 
 /// Adds a greeting; the same file again is no change.

@@ -3,8 +3,8 @@
 use callbridge_proto::id::{AccountId, PhoneId};
 use chrono::{DateTime, Utc};
 use diesel::{
-    AsChangeset, ExpressionMethods as _, HasQuery, Insertable, OptionalExtension as _, QueryDsl as _, QueryResult, SelectableHelper as _,
-    dsl::now,
+    AsChangeset, ExpressionMethods as _, HasQuery, Insertable, OptionalExtension as _, QueryDsl as _, QueryResult,
+    SelectableHelper as _, dsl::now,
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use exotel::PhoneNumber;
@@ -49,7 +49,10 @@ pub struct Phone {
 
 impl std::fmt::Debug for Phone {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Phone").field("id", &self.id()).field("account_id", &self.account_id).finish_non_exhaustive()
+        f.debug_struct("Phone")
+            .field("id", &self.id())
+            .field("account_id", &self.account_id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -119,7 +122,9 @@ pub struct Settings {
 
 impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Settings").field("dial_mode", &self.dial_mode).finish_non_exhaustive()
+        f.debug_struct("Settings")
+            .field("dial_mode", &self.dial_mode)
+            .finish_non_exhaustive()
     }
 }
 
@@ -144,12 +149,21 @@ pub async fn find(conn: &mut AsyncPgConnection, id: PhoneId) -> QueryResult<Opti
 
 /// Finds a phone by its number in E.164.
 pub async fn by_number(conn: &mut AsyncPgConnection, e164: &str) -> QueryResult<Option<Phone>> {
-    Phone::query().filter(phones::number.eq(e164)).first(conn).await.optional()
+    Phone::query()
+        .filter(phones::number.eq(e164))
+        .first(conn)
+        .await
+        .optional()
 }
 
 /// Finds a phone and keeps others from changing it until the transaction ends.
 pub async fn lock(conn: &mut AsyncPgConnection, id: PhoneId) -> QueryResult<Option<Phone>> {
-    Phone::query().filter(phones::id.eq(id.0)).for_no_key_update().first(conn).await.optional()
+    Phone::query()
+        .filter(phones::id.eq(id.0))
+        .for_no_key_update()
+        .first(conn)
+        .await
+        .optional()
 }
 
 /// A page by number, after the phone `after`.
@@ -165,7 +179,12 @@ pub async fn page(
     }
     if let Some(after) = after {
         // The token holds the id: a number has no place in it.
-        let last: Option<String> = phones::table.find(after.0).select(phones::number).first(conn).await.optional()?;
+        let last: Option<String> = phones::table
+            .find(after.0)
+            .select(phones::number)
+            .first(conn)
+            .await
+            .optional()?;
         query = query.filter(phones::number.gt(last.unwrap_or_default()));
     }
     query.load(conn).await
@@ -173,8 +192,11 @@ pub async fn page(
 
 /// Which of these phones have credentials of their own.
 pub async fn with_credentials(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> QueryResult<Vec<Uuid>> {
-    let found: Vec<Option<Uuid>> =
-        credentials::table.filter(credentials::phone_id.eq_any(ids)).select(credentials::phone_id).load(conn).await?;
+    let found: Vec<Option<Uuid>> = credentials::table
+        .filter(credentials::phone_id.eq_any(ids))
+        .select(credentials::phone_id)
+        .load(conn)
+        .await?;
     Ok(found.into_iter().flatten().collect())
 }
 
@@ -187,7 +209,12 @@ pub async fn insert(
     settings: &Settings,
 ) -> QueryResult<Phone> {
     diesel::insert_into(phones::table)
-        .values((phones::id.eq(id.0), phones::account_id.eq(account.0), phones::number.eq(number.expose()), settings))
+        .values((
+            phones::id.eq(id.0),
+            phones::account_id.eq(account.0),
+            phones::number.eq(number.expose()),
+            settings,
+        ))
         .returning(Phone::as_returning())
         .get_result(conn)
         .await

@@ -73,8 +73,10 @@ impl Vault {
             for kek_id in &old {
                 let canary = canaries.iter().find(|canary| canary.kek_id == i32::from(*kek_id));
                 let sealed = canary.map_or(&[][..], |canary| &canary.sealed);
-                seal::open(&self.keys, &place(*kek_id), sealed)
-                    .map_err(|source| CanaryError::WrongKey { kek_id: *kek_id, source })?;
+                seal::open(&self.keys, &place(*kek_id), sealed).map_err(|source| CanaryError::WrongKey {
+                    kek_id: *kek_id,
+                    source,
+                })?;
             }
             if old.is_empty() && !known.is_empty() {
                 return Err(CanaryError::Strangers(known.into_iter().collect()));
@@ -91,5 +93,10 @@ impl Vault {
 }
 
 fn place(kek_id: u16) -> Place {
-    Place { table: "crypto_canary", column: "sealed", row: Uuid::from_u128(kek_id.into()), row_version: 1 }
+    Place {
+        table: "crypto_canary",
+        column: "sealed",
+        row: Uuid::from_u128(kek_id.into()),
+        row_version: 1,
+    }
 }

@@ -80,7 +80,9 @@ impl Deref for Opened {
 
 impl fmt::Debug for Opened {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Opened").field("source", &self.source).finish_non_exhaustive()
+        f.debug_struct("Opened")
+            .field("source", &self.source)
+            .finish_non_exhaustive()
     }
 }
 
@@ -90,9 +92,13 @@ impl Vault {
     /// # Errors
     /// `NO_CREDENTIALS` when nobody has a set, `CREDENTIALS_UNREADABLE` when the stored one does not open.
     pub async fn open(&self, conn: &mut AsyncPgConnection, phone: PhoneId) -> Result<Opened, Error> {
-        let phone = phones::find(conn, phone).await?.ok_or_else(|| Error::not_found("phone", phone))?;
+        let phone = phones::find(conn, phone)
+            .await?
+            .ok_or_else(|| Error::not_found("phone", phone))?;
         let account = AccountId(phone.account_id);
-        let account = accounts::find(conn, account).await?.ok_or_else(|| Error::not_found("account", account))?;
+        let account = accounts::find(conn, account)
+            .await?
+            .ok_or_else(|| Error::not_found("account", account))?;
         self.resolve(conn, &account, Some(&phone)).await
     }
 
@@ -101,7 +107,9 @@ impl Vault {
     /// # Errors
     /// As [`Vault::open`].
     pub async fn open_account(&self, conn: &mut AsyncPgConnection, account: AccountId) -> Result<Opened, Error> {
-        let account = accounts::find(conn, account).await?.ok_or_else(|| Error::not_found("account", account))?;
+        let account = accounts::find(conn, account)
+            .await?
+            .ok_or_else(|| Error::not_found("account", account))?;
         self.resolve(conn, &account, None).await
     }
 
@@ -158,11 +166,15 @@ impl Vault {
     fn unseal(&self, set: &Sealed, sid: &str, subdomain: &str) -> Result<exotel::rest::Credentials, Error> {
         let unreadable = |error: &dyn fmt::Display| {
             error!(%error, "stored credentials cannot be used");
-            Error::precondition("CREDENTIALS_UNREADABLE", "the stored credentials cannot be opened: set them again")
+            Error::precondition(
+                "CREDENTIALS_UNREADABLE",
+                "the stored credentials cannot be opened: set them again",
+            )
         };
         // The host is not sealed; whoever can write rows must not be able to send the key elsewhere.
         account::subdomain(subdomain).map_err(|problem| unreadable(&problem))?;
-        let text = seal::open(&self.keys, &place(set.id, set.row_version), &set.sealed).map_err(|error| unreadable(&error))?;
+        let text =
+            seal::open(&self.keys, &place(set.id, set.row_version), &set.sealed).map_err(|error| unreadable(&error))?;
         let secrets = unpack(&text).ok_or_else(|| unreadable(&"the opened value is not a key and a token"))?;
         Ok(exotel::rest::Credentials {
             sid: sid.to_owned(),
@@ -196,7 +208,12 @@ impl Vault {
 
 /// Where a row's blob belongs.
 pub(super) fn place(row: Uuid, row_version: i64) -> Place {
-    Place { table: "credentials", column: "sealed", row, row_version }
+    Place {
+        table: "credentials",
+        column: "sealed",
+        row,
+        row_version,
+    }
 }
 
 /// `key length:2 | key | token`.
@@ -214,7 +231,10 @@ fn unpack(text: &[u8]) -> Option<Secrets> {
     let (length, rest) = text.split_first_chunk::<2>()?;
     let (key, token) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
     let secret = |bytes| std::str::from_utf8(bytes).ok().map(SecretString::from);
-    Some(Secrets { key: secret(key)?, token: secret(token)? })
+    Some(Secrets {
+        key: secret(key)?,
+        token: secret(token)?,
+    })
 }
 
 #[cfg(test)]

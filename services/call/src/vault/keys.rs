@@ -42,15 +42,27 @@ impl Keys {
         for (at, part) in text.split(',').enumerate() {
             let entry = at + 1;
             let (id, key) = part.trim().split_once(':').ok_or(KeysError::Form(entry))?;
-            let id: u16 = id.trim().parse().ok().filter(|id| *id > 0).ok_or(KeysError::Form(entry))?;
+            let id: u16 = id
+                .trim()
+                .parse()
+                .ok()
+                .filter(|id| *id > 0)
+                .ok_or(KeysError::Form(entry))?;
             if keys.iter().any(|(other, _)| *other == id) {
                 return Err(KeysError::Repeated(entry));
             }
-            let key = Zeroizing::new(BASE64.decode(key.trim().as_bytes()).map_err(|_| KeysError::Length(entry))?);
+            let key = Zeroizing::new(
+                BASE64
+                    .decode(key.trim().as_bytes())
+                    .map_err(|_| KeysError::Length(entry))?,
+            );
             let key = UnboundKey::new(&AES_256_GCM, &key).map_err(|_| KeysError::Length(entry))?;
             keys.push((id, LessSafeKey::new(key)));
         }
-        Ok(Self { all: Arc::new(keys), sealing: 0 })
+        Ok(Self {
+            all: Arc::new(keys),
+            sealing: 0,
+        })
     }
 
     /// The key that seals.
@@ -61,8 +73,15 @@ impl Keys {
 
     /// The same keys, with this one sealing.
     pub(super) fn starting_with(&self, wanted: u16) -> Self {
-        let sealing = self.all.iter().position(|(id, _)| *id == wanted).unwrap_or(self.sealing);
-        Self { all: self.all.clone(), sealing }
+        let sealing = self
+            .all
+            .iter()
+            .position(|(id, _)| *id == wanted)
+            .unwrap_or(self.sealing);
+        Self {
+            all: self.all.clone(),
+            sealing,
+        }
     }
 
     /// The key with this id.

@@ -82,7 +82,11 @@ pub fn seal(keys: &Keys, place: &Place, plaintext: &[u8]) -> Result<Vec<u8>, Sea
     // Room for the tag now: growing later would leave a copy of the plaintext behind.
     data.reserve_exact(TAG);
     let tag = key(&data_key)?
-        .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(data_aad(place)), &mut data)
+        .seal_in_place_separate_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(data_aad(place)),
+            &mut data,
+        )
         .map_err(|_| SealError::Seal)?;
     let mut blob = wrap(keys, place, &data_key, &random)?;
     blob.extend_from_slice(&nonce);
@@ -98,7 +102,10 @@ pub fn seal(keys: &Keys, place: &Place, plaintext: &[u8]) -> Result<Vec<u8>, Sea
 pub fn open(keys: &Keys, place: &Place, blob: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
     let kek_id = kek_id(place, blob)?;
     let data_key = unwrap(keys, place, blob)?;
-    let refused = || SealError::Refused { place: place.to_string(), kek_id };
+    let refused = || SealError::Refused {
+        place: place.to_string(),
+        kek_id,
+    };
     let nonce = nonce_at(blob, DATA_NONCE).ok_or_else(refused)?;
     let mut data = Zeroizing::new(blob[DATA..].to_vec());
     let length = key(&data_key)?
@@ -138,7 +145,11 @@ fn wrap(keys: &Keys, place: &Place, data_key: &[u8; KEY], random: &SystemRandom)
     let nonce = fresh(random)?;
     let mut wrapped = Zeroizing::new(*data_key);
     let tag = kek
-        .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(wrap_aad(place, kek_id)), &mut *wrapped)
+        .seal_in_place_separate_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(wrap_aad(place, kek_id)),
+            &mut *wrapped,
+        )
         .map_err(|_| SealError::Seal)?;
     let mut blob = Vec::with_capacity(OVERHEAD);
     blob.push(FORMAT);
@@ -151,19 +162,28 @@ fn wrap(keys: &Keys, place: &Place, data_key: &[u8; KEY], random: &SystemRandom)
 
 fn unwrap(keys: &Keys, place: &Place, blob: &[u8]) -> Result<Zeroizing<[u8; KEY]>, SealError> {
     let kek_id = kek_id(place, blob)?;
-    let kek = keys.get(kek_id).ok_or_else(|| SealError::UnknownKey { place: place.to_string(), kek_id })?;
-    let refused = || SealError::Refused { place: place.to_string(), kek_id };
+    let kek = keys.get(kek_id).ok_or_else(|| SealError::UnknownKey {
+        place: place.to_string(),
+        kek_id,
+    })?;
+    let refused = || SealError::Refused {
+        place: place.to_string(),
+        kek_id,
+    };
     let nonce = nonce_at(blob, WRAP_NONCE).ok_or_else(refused)?;
     let mut wrapped = Zeroizing::new(blob[WRAPPED..DATA_NONCE].to_vec());
-    let opened =
-        kek.open_in_place(nonce, Aad::from(wrap_aad(place, kek_id)), &mut wrapped).map_err(|_| refused())?;
+    let opened = kek
+        .open_in_place(nonce, Aad::from(wrap_aad(place, kek_id)), &mut wrapped)
+        .map_err(|_| refused())?;
     let mut data_key = Zeroizing::new([0; KEY]);
     data_key.copy_from_slice(opened);
     Ok(data_key)
 }
 
 fn key(bytes: &[u8; KEY]) -> Result<LessSafeKey, SealError> {
-    UnboundKey::new(&AES_256_GCM, bytes).map(LessSafeKey::new).map_err(|_| SealError::Seal)
+    UnboundKey::new(&AES_256_GCM, bytes)
+        .map(LessSafeKey::new)
+        .map_err(|_| SealError::Seal)
 }
 
 fn fresh(random: &SystemRandom) -> Result<[u8; NONCE_LEN], SealError> {
@@ -173,7 +193,8 @@ fn fresh(random: &SystemRandom) -> Result<[u8; NONCE_LEN], SealError> {
 }
 
 fn nonce_at(blob: &[u8], at: usize) -> Option<Nonce> {
-    blob.get(at..at + NONCE_LEN).and_then(|bytes| Nonce::try_assume_unique_for_key(bytes).ok())
+    blob.get(at..at + NONCE_LEN)
+        .and_then(|bytes| Nonce::try_assume_unique_for_key(bytes).ok())
 }
 
 fn data_aad(place: &Place) -> Vec<u8> {

@@ -107,13 +107,15 @@ fn small_events() {
         ),
         (
             r#"{"event":"stop","stop":{"reason":"callended"}}"#,
-            Incoming::Stop {
-                reason: "callended".into(),
-            },
+            Incoming::Stop { hung_up: true },
+        ),
+        (
+            r#"{"event":"stop","stop":{"reason":"stopped"}}"#,
+            Incoming::Stop { hung_up: false },
         ),
         (
             r#"{"event":"stop","stop":null}"#,
-            Incoming::Stop { reason: String::new() },
+            Incoming::Stop { hung_up: false },
         ),
         (r#"{"event":"clear","stream_sid":"s"}"#, Incoming::Other("clear".into())),
         (r#"{"event":"new thing","mark":7}"#, Incoming::Other("new thing".into())),

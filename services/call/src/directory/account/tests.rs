@@ -1,7 +1,11 @@
 use super::*;
 
 fn request() -> api::CreateAccountRequest {
-    api::CreateAccountRequest { name: " Acme ".to_owned(), sid: "acme1".to_owned(), ..Default::default() }
+    api::CreateAccountRequest {
+        name: " Acme ".to_owned(),
+        sid: "acme1".to_owned(),
+        ..Default::default()
+    }
 }
 
 fn fields(error: Error) -> Vec<String> {
@@ -14,7 +18,13 @@ fn fields(error: Error) -> Vec<String> {
 #[test]
 fn defaults_are_those_of_the_proto() {
     let new = New::read(&request()).unwrap();
-    assert_eq!(new.settings, Settings { name: "Acme".to_owned(), ..from_environment("api.exotel.com") });
+    assert_eq!(
+        new.settings,
+        Settings {
+            name: "Acme".to_owned(),
+            ..from_environment("api.exotel.com")
+        }
+    );
     assert!(new.secrets.is_none());
 }
 
@@ -33,7 +43,10 @@ fn everything_wrong_is_told_at_once_by_field() {
             time_zone: "Mars/Olympus".to_owned(),
         }),
         app_id: "a b".to_owned(),
-        credentials: Some(api::ExotelCredentials { api_key: String::new(), api_token: "tok en".to_owned() }),
+        credentials: Some(api::ExotelCredentials {
+            api_key: String::new(),
+            api_token: "tok en".to_owned(),
+        }),
         subdomain: "evil.example".to_owned(),
     };
     let mut told = fields(New::read(&wrong).unwrap_err());
@@ -60,10 +73,17 @@ fn everything_wrong_is_told_at_once_by_field() {
 #[test]
 fn hours_never_reach_into_the_night_by_a_left_out_field() {
     let with = |start_minute, end_minute| {
-        let hours = api::CallingHours { start_minute, end_minute, ..Default::default() };
-        New::read(&api::CreateAccountRequest { calling_hours: Some(hours), ..request() })
-            .map(|new| (new.settings.hours_start_minute, new.settings.hours_end_minute))
-            .map_err(fields)
+        let hours = api::CallingHours {
+            start_minute,
+            end_minute,
+            ..Default::default()
+        };
+        New::read(&api::CreateAccountRequest {
+            calling_hours: Some(hours),
+            ..request()
+        })
+        .map(|new| (new.settings.hours_start_minute, new.settings.hours_end_minute))
+        .map_err(fields)
     };
     assert_eq!(with(0, 0), Ok((540, 1260)));
     assert_eq!(with(0, 1200), Ok((540, 1200)));
@@ -77,7 +97,11 @@ fn an_update_checks_the_whole() {
     let mut settings = from_environment("api.exotel.com");
     settings.max_concurrent_calls = 5;
     let mut wrong = Violations::new();
-    let from = api::Account { inbound_reserve: 6, name: String::new(), ..Default::default() };
+    let from = api::Account {
+        inbound_reserve: 6,
+        name: String::new(),
+        ..Default::default()
+    };
     apply(&mut wrong, &from, &["inbound_reserve"], &mut settings);
     assert_eq!(fields(wrong.finish().unwrap_err()), ["account.inbound_reserve"]);
     assert_eq!(settings.name, "environment");

@@ -30,8 +30,15 @@ fn defaults_are_those_of_the_proto() {
 fn everything_wrong_is_told_at_once_by_field() {
     let wrong = api::CreateAgentRequest {
         name: " ".to_owned(),
-        endpoints: vec!["http://127.0.0.1:1".to_owned(), "http://192.0.2.1:1".to_owned(), "x".to_owned()],
-        greeting: Some(api::Greeting { text: "x".repeat(1001), wav_sha256: "AB".repeat(32) }),
+        endpoints: vec![
+            "http://127.0.0.1:1".to_owned(),
+            "http://192.0.2.1:1".to_owned(),
+            "x".to_owned(),
+        ],
+        greeting: Some(api::Greeting {
+            text: "x".repeat(1001),
+            wav_sha256: "AB".repeat(32),
+        }),
         sample_rate: 44_100,
         config: "{".to_owned(),
         max_concurrent_calls: -1,
@@ -55,16 +62,26 @@ fn everything_wrong_is_told_at_once_by_field() {
         let wrong = api::CreateAgentRequest { endpoints, ..request() };
         assert_eq!(fields(New::read(&loopback(), &wrong).unwrap_err()), ["endpoints"]);
     }
-    let wrong = api::CreateAgentRequest { config: format!("\"{}\"", "x".repeat(CONFIG_BYTES)), ..request() };
+    let wrong = api::CreateAgentRequest {
+        config: format!("\"{}\"", "x".repeat(CONFIG_BYTES)),
+        ..request()
+    };
     assert_eq!(fields(New::read(&loopback(), &wrong).unwrap_err()), ["config"]);
 }
 
 #[test]
 fn an_update_touches_what_it_names() {
     let New(mut settings) = New::read(&loopback(), &request()).unwrap();
-    let from = api::Agent { config: " [1] ".to_owned(), sample_rate: 16_000, ..Default::default() };
+    let from = api::Agent {
+        config: " [1] ".to_owned(),
+        sample_rate: 16_000,
+        ..Default::default()
+    };
     let mut wrong = Violations::new();
     apply(&mut wrong, &loopback(), &from, &["config"], &mut settings);
     wrong.finish().unwrap();
-    assert_eq!((settings.config.as_str(), settings.sample_rate, settings.name.as_str()), ("[1]", 8000, "echo"));
+    assert_eq!(
+        (settings.config.as_str(), settings.sample_rate, settings.name.as_str()),
+        ("[1]", 8000, "echo")
+    );
 }

@@ -13,7 +13,10 @@ fn what_is_allowed_passes() {
         ("http://agents.example.com:50051", "http://agents.example.com:50051"),
         (" HTTPS://Echo.Agents.Example.com/ ", "https://echo.agents.example.com"),
         ("https://agents.example.com.:443", "https://agents.example.com."),
-        ("http://echo.voice.svc.cluster.local:50051", "http://echo.voice.svc.cluster.local:50051"),
+        (
+            "http://echo.voice.svc.cluster.local:50051",
+            "http://echo.voice.svc.cluster.local:50051",
+        ),
         ("http://10.1.255.3:1", "http://10.1.255.3:1"),
         ("http://192.0.2.7", "http://192.0.2.7"),
         ("http://[fd12:1::2]:50051", "http://[fd12:1::2]:50051"),
@@ -29,8 +32,17 @@ fn what_is_allowed_passes() {
 #[test]
 fn without_rules_nothing_passes() {
     for rules in ["", " , "] {
-        for endpoint in ["http://agents.example.com", "http://10.0.0.1", "http://127.0.0.1", "http://localhost"] {
-            assert_eq!(allow(rules).check(endpoint), Err(EndpointError::NotAllowed), "{endpoint}");
+        for endpoint in [
+            "http://agents.example.com",
+            "http://10.0.0.1",
+            "http://127.0.0.1",
+            "http://localhost",
+        ] {
+            assert_eq!(
+                allow(rules).check(endpoint),
+                Err(EndpointError::NotAllowed),
+                "{endpoint}"
+            );
         }
     }
 }
@@ -154,7 +166,14 @@ fn a_wide_range_opens_neither_this_machine_nor_the_metadata() {
 
 #[test]
 fn wrong_rules_are_told_by_their_place() {
-    for (text, at) in [("a.example,10.0.0.0/33", 2), ("10.0.0.0/", 1), ("http://a.example", 1), ("a b", 1), (".", 1), ("::/129", 1)] {
+    for (text, at) in [
+        ("a.example,10.0.0.0/33", 2),
+        ("10.0.0.0/", 1),
+        ("http://a.example", 1),
+        ("a b", 1),
+        (".", 1),
+        ("::/129", 1),
+    ] {
         assert_eq!(Allow::parse(text), Err(AllowError(at)), "{text}");
     }
 }

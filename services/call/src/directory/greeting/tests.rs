@@ -4,7 +4,12 @@ use proptest::prelude::*;
 use super::*;
 
 fn wav(channels: u16, sample_rate: u32, bits_per_sample: u16, samples: u32) -> Vec<u8> {
-    let spec = WavSpec { channels, sample_rate, bits_per_sample, sample_format: SampleFormat::Int };
+    let spec = WavSpec {
+        channels,
+        sample_rate,
+        bits_per_sample,
+        sample_format: SampleFormat::Int,
+    };
     let mut bytes = Vec::new();
     let mut writer = WavWriter::new(Cursor::new(&mut bytes), spec).unwrap();
     for _ in 0..samples * u32::from(channels) {
@@ -24,7 +29,12 @@ fn upload(bytes: &[u8]) -> Result<Wav, Error> {
 
 #[test]
 fn a_greeting_is_taken_as_it_is() {
-    for (rate, samples, millis) in [(8000, 8000, 1000), (16000, 4000, 250), (24000, 36000, 1500), (8000, 480_000, 60_000)] {
+    for (rate, samples, millis) in [
+        (8000, 8000, 1000),
+        (16000, 4000, 250),
+        (24000, 36000, 1500),
+        (8000, 480_000, 60_000),
+    ] {
         let bytes = wav(1, rate, 16, samples);
         let taken = upload(&bytes).unwrap();
         assert_eq!((taken.bytes, taken.duration_ms), (bytes, millis));
@@ -48,7 +58,10 @@ fn everything_else_is_refused() {
         ("too large", wav(1, 24_000, 16, 1_100_000)),
     ] {
         let error = upload(&bytes).unwrap_err();
-        assert!(matches!(&error, Error::Invalid(v) if v[0].field == "chunk"), "{name}: {error}");
+        assert!(
+            matches!(&error, Error::Invalid(v) if v[0].field == "chunk"),
+            "{name}: {error}"
+        );
     }
     assert!(Upload::default().push(&vec![0; CHUNK_BYTES + 1]).is_err());
 }

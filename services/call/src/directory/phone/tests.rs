@@ -32,8 +32,15 @@ fn numbers_are_kept_in_one_form() {
 
 #[test]
 fn a_prompt_gets_its_defaults() {
-    let prompt = api::GatherPrompt { text: "Press one".to_owned(), ..Default::default() };
-    let new = New::read(&api::CreatePhoneRequest { gather: Some(prompt.clone()), ..request() }).unwrap();
+    let prompt = api::GatherPrompt {
+        text: "Press one".to_owned(),
+        ..Default::default()
+    };
+    let new = New::read(&api::CreatePhoneRequest {
+        gather: Some(prompt.clone()),
+        ..request()
+    })
+    .unwrap();
     let kept: Gather = serde_json::from_value(new.settings.gather.unwrap()).unwrap();
     let wanted = Gather {
         text: "Press one".to_owned(),
@@ -43,8 +50,15 @@ fn a_prompt_gets_its_defaults() {
         repeats: 0,
     };
     assert_eq!(kept, wanted);
-    let none = api::GatherPrompt { finish_on_key: "none".to_owned(), ..prompt };
-    let new = New::read(&api::CreatePhoneRequest { gather: Some(none), ..request() }).unwrap();
+    let none = api::GatherPrompt {
+        finish_on_key: "none".to_owned(),
+        ..prompt
+    };
+    let new = New::read(&api::CreatePhoneRequest {
+        gather: Some(none),
+        ..request()
+    })
+    .unwrap();
     assert_eq!(new.settings.gather.unwrap()["finish_on_key"], "");
 }
 
@@ -100,17 +114,35 @@ fn everything_wrong_is_told_at_once_by_field() {
 
 #[test]
 fn a_cluster_goes_with_credentials() {
-    let alone = api::CreatePhoneRequest { subdomain: "api.in.exotel.com".to_owned(), ..request() };
+    let alone = api::CreatePhoneRequest {
+        subdomain: "api.in.exotel.com".to_owned(),
+        ..request()
+    };
     assert_eq!(fields(New::read(&alone).unwrap_err()), ["subdomain"]);
-    let set = api::ExotelCredentials { api_key: "k".to_owned(), api_token: " t ".to_owned() };
-    let new = New::read(&api::CreatePhoneRequest { credentials: Some(set), ..alone }).unwrap();
+    let set = api::ExotelCredentials {
+        api_key: "k".to_owned(),
+        api_token: " t ".to_owned(),
+    };
+    let new = New::read(&api::CreatePhoneRequest {
+        credentials: Some(set),
+        ..alone
+    })
+    .unwrap();
     assert_eq!(new.subdomain.as_deref(), Some("api.in.exotel.com"));
 }
 
 #[test]
 fn an_update_touches_what_it_names() {
-    let mut settings = Settings { label: "old".to_owned(), max_concurrent_calls: 3, ..Settings::default() };
-    let from = api::Phone { label: "new".to_owned(), dial_mode: api::DialMode::Stream.into(), ..Default::default() };
+    let mut settings = Settings {
+        label: "old".to_owned(),
+        max_concurrent_calls: 3,
+        ..Settings::default()
+    };
+    let from = api::Phone {
+        label: "new".to_owned(),
+        dial_mode: api::DialMode::Stream.into(),
+        ..Default::default()
+    };
     let mut wrong = Violations::new();
     apply(&mut wrong, &from, &["label", "gather"], &mut settings);
     wrong.finish().unwrap();

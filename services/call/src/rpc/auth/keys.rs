@@ -25,7 +25,9 @@ pub enum KeysError {
     #[error("the name of entry {0} is not 1 to 64 letters, digits, dots, dashes and underscores")]
     Name(usize),
     /// A scope is unknown.
-    #[error("entry {0} has a scope other than calls.write, calls.read, campaigns.write, credentials.write, ingest and media")]
+    #[error(
+        "entry {0} has a scope other than calls.write, calls.read, campaigns.write, credentials.write, ingest and media"
+    )]
     Scope(usize),
     /// The hash is not one.
     #[error("entry {0} does not end with the SHA-256 of the key in hex (64 digits)")]
@@ -51,7 +53,9 @@ impl Principal {
     /// # Errors
     /// [`Error::Unauthenticated`]; never behind the auth layer.
     pub fn of<T>(request: &tonic::Request<T>) -> Result<Self, Error> {
-        request.extensions().get().cloned().ok_or(Error::Unauthenticated { message: "no caller is known" })
+        request.extensions().get().cloned().ok_or(Error::Unauthenticated {
+            message: "no caller is known",
+        })
     }
 }
 
@@ -96,7 +100,9 @@ impl Keys {
         for (at, part) in text.split(',').enumerate() {
             let entry = at + 1;
             let parts: Vec<&str> = part.trim().split(':').collect();
-            let [name, scopes, hash] = parts[..] else { return Err(KeysError::Form(entry)) };
+            let [name, scopes, hash] = parts[..] else {
+                return Err(KeysError::Form(entry));
+            };
             let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
             if !(1..=64).contains(&name.len()) || !name.chars().all(fits) {
                 return Err(KeysError::Name(entry));
@@ -112,7 +118,11 @@ impl Keys {
             }
             let tag = hmac::sign(&compare, &hash);
             hashes.push(hash);
-            keys.push(Key { principal: Principal { name: name.into() }, scopes, tag });
+            keys.push(Key {
+                principal: Principal { name: name.into() },
+                scopes,
+                tag,
+            });
         }
         Ok(Self(Arc::new(Inner { compare, keys })))
     }
@@ -130,12 +140,17 @@ impl Keys {
                 found = Some(key);
             }
         }
-        found.map(|key| Caller { principal: key.principal.clone(), scopes: key.scopes.clone() })
+        found.map(|key| Caller {
+            principal: key.principal.clone(),
+            scopes: key.scopes.clone(),
+        })
     }
 }
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.keys.iter().map(|key| (&key.principal.name, &key.scopes))).finish()
+        f.debug_list()
+            .entries(self.0.keys.iter().map(|key| (&key.principal.name, &key.scopes)))
+            .finish()
     }
 }

@@ -52,7 +52,10 @@ impl<S> Layer<S> for AuthLayer {
     type Service = Auth<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Auth { inner, layer: self.clone() }
+        Auth {
+            inner,
+            layer: self.clone(),
+        }
     }
 }
 
@@ -92,11 +95,17 @@ impl AuthLayer {
     fn caller(&self, headers: &HeaderMap) -> Result<Caller, Error> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else {
-            return Err(Error::Unauthenticated { message: "send one header: authorization: Bearer ck_<kid>_<secret>" });
+            return Err(Error::Unauthenticated {
+                message: "send one header: authorization: Bearer ck_<kid>_<secret>",
+            });
         };
-        let unknown = Error::Unauthenticated { message: "the key is not known" };
+        let unknown = Error::Unauthenticated {
+            message: "the key is not known",
+        };
         let Ok(value) = value.to_str() else { return Err(unknown) };
-        let Some((scheme, key)) = value.split_once(' ') else { return Err(unknown) };
+        let Some((scheme, key)) = value.split_once(' ') else {
+            return Err(unknown);
+        };
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(unknown);
         }

@@ -20,8 +20,14 @@ pub enum Scope {
 }
 
 impl Scope {
-    const ALL: [Self; 6] =
-        [Self::CallsWrite, Self::CallsRead, Self::CampaignsWrite, Self::CredentialsWrite, Self::Ingest, Self::Media];
+    const ALL: [Self; 6] = [
+        Self::CallsWrite,
+        Self::CallsRead,
+        Self::CampaignsWrite,
+        Self::CredentialsWrite,
+        Self::Ingest,
+        Self::Media,
+    ];
 
     /// The word in `API_KEYS`.
     pub const fn word(self) -> &'static str {
@@ -65,7 +71,10 @@ const UNARY: Duration = Duration::from_secs(10);
 const UPLOAD: Duration = Duration::from_mins(1);
 
 const fn unary(scope: Scope) -> Rule {
-    Rule { access: Access::Scope(scope), limit: Some(UNARY) }
+    Rule {
+        access: Access::Scope(scope),
+        limit: Some(UNARY),
+    }
 }
 
 const fn unlimited(access: Access) -> Rule {
@@ -106,9 +115,10 @@ fn account(method: &str) -> Option<Rule> {
             Some(unary(Scope::CredentialsWrite))
         }
         // Exotel may take its 10 s.
-        "VerifyAccountCredentials" => {
-            Some(Rule { access: Access::Scope(Scope::CredentialsWrite), limit: Some(Duration::from_secs(15)) })
-        }
+        "VerifyAccountCredentials" => Some(Rule {
+            access: Access::Scope(Scope::CredentialsWrite),
+            limit: Some(Duration::from_secs(15)),
+        }),
         _ => None,
     }
 }
@@ -119,9 +129,10 @@ fn phone(method: &str) -> Option<Rule> {
         "CreatePhone" | "UpdatePhone" | "SetPhoneCredentials" | "ClearPhoneCredentials" => {
             Some(unary(Scope::CredentialsWrite))
         }
-        "VerifyCredentials" => {
-            Some(Rule { access: Access::Scope(Scope::CredentialsWrite), limit: Some(Duration::from_secs(15)) })
-        }
+        "VerifyCredentials" => Some(Rule {
+            access: Access::Scope(Scope::CredentialsWrite),
+            limit: Some(Duration::from_secs(15)),
+        }),
         _ => None,
     }
 }
@@ -130,7 +141,10 @@ fn agent(method: &str) -> Option<Rule> {
     match method {
         "GetAgent" | "ListAgents" => Some(unary(Scope::CallsRead)),
         "CreateAgent" | "UpdateAgent" => Some(unary(Scope::CredentialsWrite)),
-        "UploadGreeting" => Some(Rule { access: Access::Scope(Scope::CredentialsWrite), limit: Some(UPLOAD) }),
+        "UploadGreeting" => Some(Rule {
+            access: Access::Scope(Scope::CredentialsWrite),
+            limit: Some(UPLOAD),
+        }),
         _ => None,
     }
 }

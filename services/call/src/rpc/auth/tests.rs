@@ -37,7 +37,10 @@ fn served() -> Vec<(String, bool)> {
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ];
     let mut paths = Vec::new();
-    for file in sets.iter().flat_map(|set| FileDescriptorSet::decode(*set).unwrap().file) {
+    for file in sets
+        .iter()
+        .flat_map(|set| FileDescriptorSet::decode(*set).unwrap().file)
+    {
         // Implemented by agents, not here.
         if file.package() == "callbridge.agent.v1" {
             continue;
@@ -45,7 +48,10 @@ fn served() -> Vec<(String, bool)> {
         for service in &file.service {
             for method in &service.method {
                 let streams = method.client_streaming() || method.server_streaming();
-                paths.push((format!("/{}.{}/{}", file.package(), service.name(), method.name()), streams));
+                paths.push((
+                    format!("/{}.{}/{}", file.package(), service.name(), method.name()),
+                    streams,
+                ));
             }
         }
     }
@@ -60,11 +66,21 @@ fn every_method_is_in_the_table_and_only_health_is_open() {
         let rule = rule(&path).unwrap_or_else(|| panic!("{path} is not in the table"));
         let health = path.starts_with("/grpc.health.");
         assert_eq!(rule.access == Access::Open, health, "{path}");
-        assert_eq!(rule.access == Access::AnyKey, path.starts_with("/grpc.reflection."), "{path}");
+        assert_eq!(
+            rule.access == Access::AnyKey,
+            path.starts_with("/grpc.reflection."),
+            "{path}"
+        );
         let unlimited = health || (streams && !path.ends_with("/UploadGreeting")) || path.ends_with("/PlaceCall");
         assert_eq!(rule.limit.is_none(), unlimited, "{path}");
     }
-    for unlisted in ["/callbridge.call.v1.CallService/Nope", "/x/y", "/", "", "callbridge.call.v1.CallService/GetCall"] {
+    for unlisted in [
+        "/callbridge.call.v1.CallService/Nope",
+        "/x/y",
+        "/",
+        "",
+        "callbridge.call.v1.CallService/GetCall",
+    ] {
         assert_eq!(rule(unlisted), None, "{unlisted}");
     }
 }
@@ -72,7 +88,14 @@ fn every_method_is_in_the_table_and_only_health_is_open() {
 /// F101: methods × identities.
 #[test]
 fn each_method_wants_its_own_scope() {
-    let words = ["calls.write", "calls.read", "campaigns.write", "credentials.write", "ingest", "media"];
+    let words = [
+        "calls.write",
+        "calls.read",
+        "campaigns.write",
+        "credentials.write",
+        "ingest",
+        "media",
+    ];
     for (path, _) in served() {
         let access = rule(&path).unwrap().access;
         for word in words {
@@ -83,7 +106,10 @@ fn each_method_wants_its_own_scope() {
                     assert_eq!(&*admitted.unwrap().1.unwrap().principal.name, "crm");
                 }
                 Access::Scope(scope) => {
-                    assert!(matches!(admitted, Err(Error::Forbidden { scope: said }) if said == scope.word()), "{path}");
+                    assert!(
+                        matches!(admitted, Err(Error::Forbidden { scope: said }) if said == scope.word()),
+                        "{path}"
+                    );
                 }
             }
         }
@@ -117,13 +143,22 @@ fn two_headers_are_refused_even_when_one_is_right() {
 #[test]
 fn a_stranger_does_not_learn_which_methods_there_are() {
     let unknown = "/callbridge.call.v1.CallService/Nope";
-    assert!(matches!(layer("media").admit(unknown, &HeaderMap::new()), Err(Error::Unauthenticated { .. })));
-    assert!(matches!(layer("media").admit(unknown, &headers(&format!("bearer {KEY}"))), Err(Error::UnknownMethod)));
+    assert!(matches!(
+        layer("media").admit(unknown, &HeaderMap::new()),
+        Err(Error::Unauthenticated { .. })
+    ));
+    assert!(matches!(
+        layer("media").admit(unknown, &headers(&format!("bearer {KEY}"))),
+        Err(Error::UnknownMethod)
+    ));
 }
 
 #[test]
 fn before_the_start_is_over_only_health_answers() {
-    let closed = AuthLayer::new(Keys::parse(&format!("crm:calls.read:{}", hash(KEY))).unwrap(), Gate::default());
+    let closed = AuthLayer::new(
+        Keys::parse(&format!("crm:calls.read:{}", hash(KEY))).unwrap(),
+        Gate::default(),
+    );
     let with_key = headers(&format!("Bearer {KEY}"));
     let refused = closed.admit("/callbridge.call.v1.CallService/GetCall", &with_key);
     assert!(matches!(refused, Err(Error::Unavailable { reason: "STARTING", .. })));
@@ -133,7 +168,11 @@ fn before_the_start_is_over_only_health_answers() {
 #[test]
 fn api_keys_are_read_and_never_shown() {
     let (one, two) = (hash("ck_1_a"), hash("ck_2_b"));
-    let keys = Keys::parse(&format!("crm:calls.write+calls.read:{one}, edge:ingest+media:{}", two.to_uppercase())).unwrap();
+    let keys = Keys::parse(&format!(
+        "crm:calls.write+calls.read:{one}, edge:ingest+media:{}",
+        two.to_uppercase()
+    ))
+    .unwrap();
     let caller = keys.recognise("ck_2_b").unwrap();
     assert_eq!(&*caller.principal.name, "edge");
     assert!(caller.may(Scope::Media) && !caller.may(Scope::CallsRead));

@@ -4,12 +4,20 @@ use proptest::prelude::*;
 use super::*;
 
 fn keys(entries: &[(u16, u8)]) -> Keys {
-    let text: Vec<String> = entries.iter().map(|(id, byte)| format!("{id}:{}", BASE64.encode(&[*byte; 32]))).collect();
+    let text: Vec<String> = entries
+        .iter()
+        .map(|(id, byte)| format!("{id}:{}", BASE64.encode(&[*byte; 32])))
+        .collect();
     Keys::parse(&text.join(",")).unwrap()
 }
 
 fn place() -> Place {
-    Place { table: "credentials", column: "sealed", row: Uuid::from_u128(42), row_version: 7 }
+    Place {
+        table: "credentials",
+        column: "sealed",
+        row: Uuid::from_u128(42),
+        row_version: 7,
+    }
 }
 
 proptest! {
@@ -82,14 +90,23 @@ proptest! {
 fn another_key_with_the_same_id_is_refused() {
     let blob = seal(&keys(&[(1, 1)]), &place(), b"secret").unwrap();
     let error = open(&keys(&[(1, 9)]), &place(), &blob).unwrap_err();
-    assert_eq!(error, SealError::Refused { place: place().to_string(), kek_id: 1 });
+    assert_eq!(
+        error,
+        SealError::Refused {
+            place: place().to_string(),
+            kek_id: 1
+        }
+    );
     assert!(!error.to_string().contains("secret"));
 }
 
 #[test]
 fn no_two_blobs_of_one_text_share_a_byte_run() {
     let keys = keys(&[(1, 1)]);
-    let (a, b) = (seal(&keys, &place(), &[0; 64]).unwrap(), seal(&keys, &place(), &[0; 64]).unwrap());
+    let (a, b) = (
+        seal(&keys, &place(), &[0; 64]).unwrap(),
+        seal(&keys, &place(), &[0; 64]).unwrap(),
+    );
     assert_ne!(a[WRAP_NONCE..WRAPPED], b[WRAP_NONCE..WRAPPED]);
     assert_ne!(a[DATA_NONCE..], b[DATA_NONCE..]);
 }

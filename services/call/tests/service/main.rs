@@ -1,0 +1,8 @@
+//! The service as its callers see it, on a real database.
+#![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
+
+mod access;
+mod directory;
+mod ends;
+mod keys;
+mod service;
