@@ -45,6 +45,8 @@ const MAX_MESSAGE: usize = 128 * 1024;
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 /// A server that lives has this long to refuse the stream before it counts as taken.
 const REFUSAL_GRACE: Duration = Duration::from_millis(250);
+/// A warm connection whose agent is there needs a round trip and the grace. One whose host is gone says nothing at all.
+const WARM_LIMIT: Duration = Duration::from_millis(700);
 /// Warm connections, for one endpoint and in all, and how long they are kept.
 const WARM_EACH: usize = 8;
 const WARM_ALL: usize = 64;
@@ -81,7 +83,8 @@ impl Agents {
         }
     }
 
-    /// Opens a stream to the first endpoint that takes it, and says which. `start` is its first message.
+    /// Opens a stream to the first endpoint that takes it, and says which. `start` is its first message. Without `others`
+    /// only the first one is tried, and over a new connection: then an agent has just gone, and warm ones may have gone too.
     pub(crate) async fn dial(
         &self,
         endpoints: Vec<String>,
@@ -112,7 +115,7 @@ impl Agents {
             } else {
                 end.min(Instant::now() + ENDPOINT_LIMIT)
             };
-            match timeout_at(until, self.open(endpoint, start.clone())).await {
+            match timeout_at(until, self.open(endpoint, start.clone(), others)).await {
                 Ok(Ok(link)) => return Ok((index, link)),
                 Ok(Err(status)) => {
                     tracing::warn!(endpoint.index = index, code = ?status.code(), cause = cause(&status), "agent endpoint refuses the stream");
@@ -142,11 +145,19 @@ impl Agents {
         }
     }
 
-    async fn open(&self, endpoint: &str, start: Start) -> Result<Link, Status> {
-        let channel = match self.take(endpoint) {
-            Some(channel) => channel,
-            None => self.channel(endpoint)?,
-        };
+    async fn open(&self, endpoint: &str, start: Start, may_be_warm: bool) -> Result<Link, Status> {
+        if may_be_warm && let Some(channel) = self.take(endpoint) {
+            let until = Instant::now() + WARM_LIMIT;
+            match timeout_at(until, self.open_over(channel, endpoint, start.clone())).await {
+                Ok(Ok(link)) => return Ok(link),
+                Ok(Err(status)) if !may_be_ours(status.code()) => return Err(status),
+                Ok(Err(_)) | Err(_) => self.forget(endpoint),
+            }
+        }
+        self.open_over(self.channel(endpoint)?, endpoint, start).await
+    }
+
+    async fn open_over(&self, channel: Channel, endpoint: &str, start: Start) -> Result<Link, Status> {
         let (outgoing, requests) = mpsc::channel(OUTGOING);
         // The channel is empty, so there is room.
         let _ = outgoing.try_send(ConverseRequest {
@@ -204,6 +215,12 @@ impl Agents {
         Some(warm.remove(found).channel)
     }
 
+    /// What else is warm to this endpoint is not to be trusted either.
+    fn forget(&self, endpoint: &str) {
+        let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
+        warm.retain(|warm| warm.endpoint != endpoint);
+    }
+
     fn keep(&self, endpoint: String, channel: Channel) {
         let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
         warm.retain(|warm| warm.since.elapsed() < WARM_FOR);
@@ -223,13 +240,17 @@ async fn answers(channel: Channel) {
         .check(HealthCheckRequest { service: String::new() })
         .await;
     let code = answer.map_or_else(|status| status.code(), |_| Code::Ok);
-    // These can also be our own side's words for a failure.
-    if matches!(
-        code,
-        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded | Code::Internal
-    ) {
+    if may_be_ours(code) {
         pending::<()>().await;
     }
+}
+
+/// Whether these can also be our own side's words for a failure.
+fn may_be_ours(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded | Code::Internal
+    )
 }
 
 /// Resolves, checks, and connects to exactly the address that was checked (F124).
@@ -374,4 +395,72 @@ pub(crate) enum Turn {
     Send(mpsc::OwnedPermit<ConverseRequest>),
     /// The agent said something.
     Said(Said),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::StreamExt as _;
+    use runtime::Tasks;
+    use tokio::net::TcpListener;
+    use tokio_stream::wrappers::TcpListenerStream;
+
+    use super::*;
+
+    fn agents() -> Agents {
+        Agents::new(AllowList::parse("loopback").unwrap())
+    }
+
+    /// A server that knows no agent's stream, and how many connections it got.
+    async fn server() -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&connections);
+        let incoming = TcpListenerStream::new(listener).inspect(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+        });
+        let (_, health) = tonic_health::server::health_reporter();
+        let server = tonic::transport::Server::builder().add_service(health);
+        Tasks::new().spawn(server.serve_with_incoming(incoming));
+        (url, connections)
+    }
+
+    /// F73: when an agent has just broken, what is warm may be as dead.
+    #[tokio::test]
+    async fn a_reconnect_uses_no_warm_connection() {
+        let (url, connections) = server().await;
+        for (others, expected) in [(true, 1), (false, 2)] {
+            let agents = agents();
+            connections.store(0, Ordering::SeqCst);
+            agents.warm_up(&url).await;
+            let dialed = agents
+                .dial(vec![url.clone()], 0, others, Start::default(), RETRY_LIMIT)
+                .await;
+            assert_eq!(dialed.err(), Some(DialError::Unreachable));
+            assert_eq!(connections.load(Ordering::SeqCst), expected, "others: {others}");
+        }
+    }
+
+    /// F74: the host behind a warm connection is gone without a word; the call costs a moment, not the agent.
+    #[tokio::test]
+    async fn a_warm_connection_that_is_dead_is_left_for_a_new_one() {
+        let (url, connections) = server().await;
+        let agents = agents();
+        // The kernel takes the connection, and nobody ever reads from it.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let hole = format!("http://{}", silent.local_addr().unwrap());
+        for _ in 0..2 {
+            agents.keep(url.clone(), agents.channel(&hole).unwrap());
+        }
+        let begun = Instant::now();
+        let dialed = agents.open(&url, Start::default(), true).await;
+        // The answer is one of the server that lives.
+        assert_eq!(dialed.err().map(|status| status.code()), Some(Code::Unimplemented));
+        assert_eq!(connections.load(Ordering::SeqCst), 1);
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(agents.take(&url).is_none(), "the other one is as dead");
+        drop(silent);
+    }
 }

@@ -56,13 +56,19 @@ impl Config {
             })
         };
         let call_service_url = vars.required("CALL_SERVICE_URL", "http://call-service:50051");
-        if !call_service_url.is_empty() && tonic::transport::Endpoint::from_shared(call_service_url.clone()).is_err() {
+        let is_url = url::Url::parse(&call_service_url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+            && tonic::transport::Endpoint::from_shared(call_service_url.clone()).is_ok();
+        if !call_service_url.is_empty() && !is_url {
             vars.problem(
                 "CALL_SERVICE_URL",
                 "does not read as a URL such as http://call-service:50051",
             );
         }
-        let call_service_api_key = SecretString::from(vars.required("CALL_SERVICE_API_KEY", "ck_…"));
+        let call_service_api_key = vars.required("CALL_SERVICE_API_KEY", "ck_…");
+        if !call_service_api_key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            vars.problem("CALL_SERVICE_API_KEY", "has characters that no key has");
+        }
+        let call_service_api_key = SecretString::from(call_service_api_key);
         let keys = vars.required("EDGE_TOKEN_KEYS", "the output of `call-service derive-edge-keys`");
         let verifier = exotel::token::Verifier::parse(&keys);
         if !keys.is_empty()

@@ -5,7 +5,7 @@ use std::{future::pending, sync::Arc, time::Duration};
 use axum::extract::ws::WebSocket;
 use callbridge_proto::{
     agent::v1::ConverseRequest,
-    ingress::v1::{ClaimSocketResponse, StartSessionRequest, StartSessionResponse},
+    ingress::v1::{ClaimSocketResponse, StartSessionRequest, StartSessionResponse, session_event::Event},
 };
 use futures_util::future::BoxFuture;
 use opentelemetry::trace::TraceContextExt as _;
@@ -34,6 +34,8 @@ const START_BUDGET: Duration = Duration::from_secs(4);
 const GREETING_LIMIT: Duration = Duration::from_secs(1);
 /// How long an agent may still say something after `Stop`.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long the close waits until call-service knows of a leave: the flow asks for its branch right after the close.
+const LEAVE_LIMIT: Duration = Duration::from_millis(500);
 /// A timer that is far away.
 const NEVER: Duration = Duration::from_hours(1);
 
@@ -72,6 +74,7 @@ struct Driver {
     reporter: Option<Reporter>,
     orders: Option<mpsc::Receiver<Order>>,
     close: Option<(u16, &'static str)>,
+    left: bool,
 }
 
 /// Runs a session from the upgrade to its end.
@@ -94,6 +97,7 @@ pub(crate) async fn run(edge: Arc<Edge>, socket: WebSocket, ticket: Ticket, pend
         reporter: None,
         orders: None,
         close: None,
+        left: false,
     };
     let span = info_span!(parent: None, "session", call.id = field::Empty, media_session.id = field::Empty, reason = field::Empty);
     driver.run().instrument(span).await;
@@ -155,6 +159,7 @@ impl Driver {
                     self.dialing = Some(Box::pin(dial.instrument(Span::current())));
                 }
                 Effect::Report(report) => {
+                    self.left |= matches!(report, Event::Leave(_));
                     if let Some(reporter) = &mut self.reporter {
                         reporter.report(report);
                     }
@@ -212,6 +217,10 @@ impl Driver {
             Ok(started) => started,
             Err(code) => return self.session.refused(code),
         };
+        let Some((reporter, orders)) = self.edge.reports.open(response.media_session_id.clone()) else {
+            tracing::warn!("another socket has this session");
+            return self.session.refused(1008);
+        };
         let now = Instant::now();
         let start = response.start.unwrap_or_default();
         let span = Span::current();
@@ -224,7 +233,6 @@ impl Driver {
                 .clone(),
         );
         tracing::info!("session started");
-        let (reporter, orders) = self.edge.reports.open(response.media_session_id);
         (self.reporter, self.orders) = (Some(reporter), Some(orders));
         self.edge.metrics.session_began();
         self.endpoints = response.agent_endpoints;
@@ -320,14 +328,17 @@ impl Driver {
     async fn end(mut self) {
         self.effects();
         let (code, reason) = self.close.unwrap_or((1000, ""));
+        if let (true, Some(reporter)) = (self.left, &self.reporter) {
+            // In vain while call-service is away: then the flow takes its first branch.
+            let _ = timeout(LEAVE_LIMIT, reporter.acknowledged()).await;
+        }
         // `start` may have been taken although the peer is gone: then the end is to be reported.
         let closing = self.socket.close(code, reason);
         let goodbye = async {
             if let Some(starting) = self.starting.take()
-                && let Ok(started) = starting.await
+                && let Ok(Started { response, .. }) = starting.await
+                && let Some((reporter, _orders)) = self.edge.reports.open(response.media_session_id)
             {
-                let response = started.response;
-                let (reporter, _orders) = self.edge.reports.open(response.media_session_id);
                 self.reporter = Some(reporter);
                 self.edge.metrics.session_began();
                 let (start, endpoints) = (response.start.unwrap_or_default(), response.agent_endpoints.len());

@@ -130,6 +130,7 @@ pub async fn run(config: Config, listeners: Listeners, tasks: Tasks) -> anyhow::
         readiness: readiness.clone(),
         metrics: edge.metrics.clone(),
         edge_id: edge.id.clone(),
+        process: tasks.clone(),
     };
     edge.background.spawn(control.run(edge.background.stopping()));
 
@@ -140,20 +141,33 @@ pub async fn run(config: Config, listeners: Listeners, tasks: Tasks) -> anyhow::
         tasks.stopping().await;
         readiness.set(false);
         // Load balancers still send new work for a moment.
-        sleep(config.accept_window).await;
+        tokio::select! {
+            () = sleep(config.accept_window) => {}
+            () = tasks.hurrying() => {}
+        }
         closing.cancel();
     };
     tokio::join!(serving, shutting_down);
 
     tracing::info!(sessions = edge.live.count(), "draining");
-    connections.shut_down(REQUEST_LIMIT).await;
-    if timeout(config.drain, edge.live.none()).await.is_err() {
-        tracing::warn!(
-            sessions = edge.live.count(),
-            "the drain limit is reached: live sessions are closed"
-        );
+    let drained = async {
+        connections.shut_down(REQUEST_LIMIT).await;
+        timeout(config.drain, edge.live.none())
+            .await
+            .map_err(|_| "the drain limit is reached")
+    };
+    let drained = tokio::select! {
+        drained = drained => drained,
+        () = tasks.hurrying() => Err("the drain is cut short"),
+    };
+    if let Err(reason) = drained {
+        tracing::warn!(sessions = edge.live.count(), reason, "live sessions are closed");
     }
-    edge.sessions.shut_down(CLOSE_LIMIT).await;
+    tokio::join!(
+        edge.sessions.shut_down(CLOSE_LIMIT),
+        // Requests are left only of a drain that was cut short.
+        connections.shut_down(CLOSE_LIMIT)
+    );
     edge.background.shut_down(FLUSH_LIMIT).await;
     inside.shut_down(FLUSH_LIMIT).await;
     Ok(())

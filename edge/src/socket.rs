@@ -116,8 +116,7 @@ impl Socket {
 
     /// When [`Socket::tick`] has something to do.
     pub(crate) fn wake(&self) -> Instant {
-        let ping = self.pinged_at.unwrap_or(self.heard_at) + PING_AFTER;
-        self.unflushed.map_or(ping, |since| ping.min(since + STALL_LIMIT))
+        wake(self.unflushed, self.pinged_at.unwrap_or(self.heard_at))
     }
 
     /// Pings a silent peer. False when the peer has stopped reading.
@@ -151,6 +150,11 @@ impl Socket {
     }
 }
 
+/// While something is unsent there is no ping, so its time is not waited for: once it has passed, that would be no waiting.
+fn wake(unflushed: Option<Instant>, heard_at: Instant) -> Instant {
+    unflushed.map_or(heard_at + PING_AFTER, |since| since + STALL_LIMIT)
+}
+
 fn violation(error: axum::Error) -> Heard {
     let Ok(error) = error.into_inner().downcast::<WsError>() else {
         return Heard::Closed;
@@ -161,5 +165,19 @@ fn violation(error: axum::Error) -> Heard {
         WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Heard::Closed,
         WsError::Protocol(_) => Heard::Violation(1002),
         _ => Heard::Closed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// F70: a silent peer that stops reading is waited for, not asked again and again whether its time is up.
+    #[test]
+    fn a_stalled_peer_is_looked_at_when_its_time_is_up() {
+        let heard_at = Instant::now();
+        let pinged_at = heard_at + PING_AFTER;
+        assert_eq!(wake(None, heard_at), pinged_at);
+        assert_eq!(wake(Some(pinged_at), heard_at), pinged_at + STALL_LIMIT);
     }
 }

@@ -11,7 +11,7 @@ CREATE TYPE call_state AS ENUM (
 CREATE TABLE accounts (
     id uuid PRIMARY KEY,
     name text NOT NULL CHECK (length(name) BETWEEN 1 AND 100),
-    sid text NOT NULL UNIQUE CHECK (sid ~ '^[A-Za-z0-9_.-]{1,64}$'),
+    sid text NOT NULL UNIQUE CHECK (sid ~ '^[A-Za-z0-9_-]{1,64}$'),
     subdomain text NOT NULL,
     calls_per_minute integer NOT NULL CHECK (calls_per_minute BETWEEN 1 AND 6000),
     max_concurrent_calls integer NOT NULL CHECK (max_concurrent_calls >= 0),

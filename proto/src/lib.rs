@@ -2,7 +2,12 @@
 //!
 //! The `.proto` files beside this crate are the source; their comments are the documentation of each item.
 
-#[expect(missing_docs, clippy::pedantic, clippy::allow_attributes, reason = "generated from documented .proto files")]
+#[expect(
+    missing_docs,
+    clippy::pedantic,
+    clippy::allow_attributes,
+    reason = "generated from documented .proto files"
+)]
 mod generated {
     pub mod agent {
         pub mod v1 {

@@ -10,10 +10,10 @@ use callbridge_proto::ingress::v1::{
     attach_edge_response::Message as Downward,
 };
 pub(crate) use reports::{Order, Reporter, Reports};
-use runtime::internal::Readiness;
+use runtime::{Tasks, internal::Readiness};
 use tokio::{
     sync::mpsc,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -26,6 +26,8 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 const WELCOME_LIMIT: Duration = Duration::from_secs(10);
 /// The first wait before attaching again; it doubles up to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+/// An edge that is without call-service for this long can begin no call: it is not ready until it has attached again.
+const UNREADY_AFTER: Duration = Duration::from_secs(15);
 /// Messages on their way up; the reports are behind them.
 const OUTGOING: usize = 64;
 
@@ -49,6 +51,8 @@ pub(crate) struct Control {
     pub(crate) readiness: Readiness,
     pub(crate) metrics: Metrics,
     pub(crate) edge_id: String,
+    /// The process's: while they stop, an edge that attaches is not ready.
+    pub(crate) process: Tasks,
 }
 
 impl Control {
@@ -57,9 +61,13 @@ impl Control {
         tokio::pin!(stopping);
         let mut stopped = false;
         let mut pause = BACKOFF.0;
+        let mut lost_at = Instant::now();
         loop {
             let mut welcomed = false;
-            match self.attach(stopping.as_mut(), &mut stopped, &mut welcomed).await {
+            match self
+                .attach(stopping.as_mut(), &mut stopped, &mut welcomed, lost_at)
+                .await
+            {
                 Ok(()) => return,
                 Err(error) => tracing::warn!(
                     error = &error as &dyn std::error::Error,
@@ -69,12 +77,12 @@ impl Control {
             if stopped && self.reports.is_flushed() {
                 return;
             }
-            pause = if welcomed {
-                BACKOFF.0
+            if welcomed {
+                (pause, lost_at) = (BACKOFF.0, Instant::now());
             } else {
-                (pause * 2).min(BACKOFF.1)
-            };
-            sleep(pause).await;
+                pause = (pause * 2).min(BACKOFF.1);
+            }
+            without_call_service(&self.readiness, lost_at, sleep(pause)).await;
         }
     }
 
@@ -83,6 +91,7 @@ impl Control {
         mut stopping: std::pin::Pin<&mut impl Future<Output = ()>>,
         stopped: &mut bool,
         welcomed: &mut bool,
+        lost_at: Instant,
     ) -> Result<(), Detached> {
         let (outgoing, requests) = mpsc::channel(OUTGOING);
         let hello = Hello {
@@ -107,10 +116,12 @@ impl Control {
                 .ok_or(Detached::Ended)?;
             Ok((stream, first))
         };
-        let (mut stream, first) = timeout(WELCOME_LIMIT, attached).await.map_err(|_| Detached::Slow)??;
+        let welcome = timeout(WELCOME_LIMIT, attached);
+        let welcome = without_call_service(&self.readiness, lost_at, welcome).await;
+        let (mut stream, first) = welcome.map_err(|_| Detached::Slow)??;
         self.take(first);
         *welcomed = true;
-        if !*stopped {
+        if !self.process.is_stopping() {
             self.readiness.set(true);
         }
         tracing::info!(edge.id = self.edge_id, "attached to call-service");
@@ -137,7 +148,8 @@ impl Control {
                 () = self.reports.woken(), if !has_next => {}
                 _ = heartbeat.tick() => {
                     // A full channel says that messages are on their way, which is as good.
-                    let _ = outgoing.try_send(AttachEdgeRequest { message: Some(Upward::Heartbeat(Heartbeat {})) });
+                    let heartbeat = Heartbeat { media_session_ids: self.reports.live() };
+                    let _ = outgoing.try_send(AttachEdgeRequest { message: Some(Upward::Heartbeat(heartbeat)) });
                 }
                 () = stopping.as_mut(), if !*stopped => *stopped = true,
             }
@@ -150,6 +162,35 @@ impl Control {
             Some(Downward::Ack(ack)) => self.reports.acknowledge(&ack.media_session_id, ack.sequence),
             Some(Downward::Command(command)) => self.reports.command(command),
             None => {}
+        }
+    }
+}
+
+/// Waits, and says meanwhile when the edge has been without call-service for too long.
+async fn without_call_service<T>(readiness: &Readiness, lost_at: Instant, wait: impl Future<Output = T>) -> T {
+    let too_long = async {
+        sleep_until(lost_at + UNREADY_AFTER).await;
+        readiness.set(false);
+        std::future::pending().await
+    };
+    tokio::select! {
+        done = wait => done,
+        never = too_long => never,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_edge_without_call_service_is_ready_for_a_while() {
+        let readiness = Readiness::default();
+        readiness.set(true);
+        let lost_at = Instant::now();
+        for (wait, ready) in [(10, true), (4, true), (2, false), (1, false)] {
+            without_call_service(&readiness, lost_at, sleep(Duration::from_secs(wait))).await;
+            assert_eq!(readiness.get(), ready, "after {:?}", lost_at.elapsed());
         }
     }
 }

@@ -2,8 +2,9 @@
 //! a report is put down under a short lock, and `super::attach` carries it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use callbridge_proto::{
@@ -15,16 +16,25 @@ use callbridge_proto::{
 };
 use prost_types::Timestamp;
 use runtime::Clock;
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{Instant, sleep_until},
+};
 
 /// Events of one session without an acknowledgement: minutes of talk. Beyond, the oldest talk goes first.
 const MAX_EVENTS: usize = 256;
+/// What they may weigh: a thousand sessions in an outage of call-service stay within half a gigabyte.
+const MAX_EVENT_BYTES: usize = 512 * 1024;
 /// Ended sessions whose end is not acknowledged: an outage of call-service of an hour at a thousand calls.
 const MAX_ENDED: usize = 4096;
 /// Orders that wait for one session; it takes them as fast as it turns.
 const MAX_ORDERS: usize = 32;
 /// Ids of a session's latest commands, to know one that is delivered again.
 const KNOWN_COMMANDS: usize = 64;
+/// Commands that came before their session, and how long they are kept: call-service may send one as soon as it has
+/// committed the session's start, which this edge learns a moment later, and then waits for the greeting.
+const MAX_EARLY: usize = 64;
+const EARLY_LIMIT: Duration = Duration::from_secs(10);
 /// Answers to commands that wait for the stream.
 const MAX_DONE: usize = 1024;
 
@@ -41,6 +51,8 @@ pub(crate) enum Order {
 
 struct Log {
     events: VecDeque<SessionEvent>,
+    /// Their size.
+    bytes: usize,
     /// How many of them are on the current stream.
     sent: usize,
     /// The number of the latest event that was sent.
@@ -50,7 +62,8 @@ struct Log {
     /// call-service does not know the session, so it may not acknowledge anything of it.
     unknown: bool,
     orders: mpsc::Sender<Order>,
-    commands: VecDeque<String>,
+    /// The latest ones, each with what came of it once that is known.
+    commands: VecDeque<(String, Option<bool>)>,
 }
 
 #[derive(Default)]
@@ -60,12 +73,15 @@ struct State {
     turn: VecDeque<String>,
     ended: VecDeque<String>,
     done: VecDeque<CommandDone>,
+    /// Commands of sessions that are not open yet, each with the end of its wait, in order.
+    early: VecDeque<(Instant, Command)>,
     dropped: u64,
 }
 
 struct Inner {
     state: Mutex<State>,
     wake: Notify,
+    acknowledged: Notify,
     clock: Clock,
 }
 
@@ -86,6 +102,7 @@ impl Reports {
         Self(Arc::new(Inner {
             state: Mutex::default(),
             wake: Notify::new(),
+            acknowledged: Notify::new(),
             clock,
         }))
     }
@@ -94,11 +111,12 @@ impl Reports {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A session begins.
-    pub(crate) fn open(&self, session: String) -> (Reporter, mpsc::Receiver<Order>) {
+    /// A session begins, with the commands that came before it. None: it is here already, by another socket (F63).
+    pub(crate) fn open(&self, session: String) -> Option<(Reporter, mpsc::Receiver<Order>)> {
         let (orders, receiver) = mpsc::channel(MAX_ORDERS);
         let log = Log {
             events: VecDeque::new(),
+            bytes: 0,
             sent: 0,
             numbered: 0,
             waiting: false,
@@ -107,15 +125,28 @@ impl Reports {
             orders,
             commands: VecDeque::new(),
         };
-        self.state().logs.insert(session.clone(), log);
-        (
-            Reporter {
-                reports: self.clone(),
-                session,
-                ended: false,
-            },
-            receiver,
-        )
+        let mut state = self.state();
+        match state.logs.entry(session.clone()) {
+            Entry::Occupied(_) => return None,
+            Entry::Vacant(place) => place.insert(log),
+        };
+        for (until, command) in std::mem::take(&mut state.early) {
+            if command.media_session_id == session {
+                state.command(command);
+            } else {
+                state.early.push_back((until, command));
+            }
+        }
+        drop(state);
+        // One of them may have an answer already.
+        self.0.wake.notify_one();
+        let reports = self.clone();
+        let reporter = Reporter {
+            reports,
+            session,
+            ended: false,
+        };
+        Some((reporter, receiver))
     }
 
     fn put(&self, session: &str, event: Event) {
@@ -137,19 +168,23 @@ impl Reports {
             return;
         }
         let is_end = matches!(event, Event::Ended(_));
-        if log.events.len() >= MAX_EVENTS && !is_end {
-            // Sent events wait only for their acknowledgement, but they hold the memory too.
-            let place = log.events.iter().position(is_talk).unwrap_or(0);
-            log.events.remove(place);
-            log.sent -= usize::from(place < log.sent);
-            *dropped += 1;
-        }
-        log.events.push_back(SessionEvent {
+        let event = SessionEvent {
             media_session_id: session.to_owned(),
             sequence: 0,
             at: Some(at),
             event: Some(event),
-        });
+        };
+        let bytes = size(&event);
+        while !is_end && (log.events.len() >= MAX_EVENTS || log.bytes + bytes > MAX_EVENT_BYTES) {
+            // Sent events wait only for their acknowledgement, but they hold the memory too.
+            let place = log.events.iter().position(is_talk).unwrap_or(0);
+            let Some(oldest) = log.events.remove(place) else { break };
+            log.bytes -= size(&oldest);
+            log.sent -= usize::from(place < log.sent);
+            *dropped += 1;
+        }
+        log.bytes += bytes;
+        log.events.push_back(event);
         if !log.waiting {
             log.waiting = true;
             turn.push_back(session.to_owned());
@@ -168,19 +203,30 @@ impl Reports {
         self.0.wake.notify_one();
     }
 
-    fn answer(&self, done: CommandDone) {
+    fn carried_out(&self, session: &str, done: CommandDone) {
         let mut state = self.state();
-        if state.done.len() >= MAX_DONE {
-            state.done.pop_front();
+        let log = state.logs.get_mut(session);
+        if let Some(known) = log.and_then(|log| log.outcome(&done.command_id)) {
+            *known = Some(done.done);
         }
-        state.done.push_back(done);
+        state.answer(done);
         drop(state);
         self.0.wake.notify_one();
     }
 
     /// Resolves when there may be something to send.
     pub(super) async fn woken(&self) {
-        self.0.wake.notified().await;
+        let lapse = self.state().early.front().map(|(until, _)| *until);
+        let lapsed = async {
+            match lapse {
+                Some(until) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.0.wake.notified() => {}
+            () = lapsed => {}
+        }
     }
 
     /// A stream begins: the sessions that live, and everything without an acknowledgement is to be sent again.
@@ -195,15 +241,18 @@ impl Reports {
                 turn.push_back(session.clone());
             }
         }
-        logs.iter()
-            .filter(|(_, log)| !log.ended)
-            .map(|(session, _)| session.clone())
-            .collect()
+        living(logs)
+    }
+
+    /// The sessions that live.
+    pub(super) fn live(&self) -> Vec<String> {
+        living(&self.state().logs)
     }
 
     /// Whether [`Reports::next`] has something.
     pub(super) fn has_next(&self) -> bool {
-        let state = self.state();
+        let mut state = self.state();
+        state.lapse(Instant::now());
         !state.done.is_empty() || !state.turn.is_empty()
     }
 
@@ -255,50 +304,36 @@ impl Reports {
         let State { logs, ended, .. } = &mut *state;
         let Some(log) = logs.get_mut(session) else { return };
         while log.sent > 0 && log.events.front().is_some_and(|event| event.sequence <= sequence) {
-            log.events.pop_front();
+            log.bytes -= log.events.pop_front().map_or(0, |event| size(&event));
             log.sent -= 1;
         }
         if log.ended && log.events.is_empty() {
             logs.remove(session);
             ended.retain(|other| other != session);
         }
+        drop(state);
+        self.0.acknowledged.notify_waiters();
     }
 
-    /// A command came. One that was delivered before is answered again, not carried out again.
+    /// A command came. One that was delivered before is answered again, not carried out again; one that is before its
+    /// session waits for it.
     pub(super) fn command(&self, command: Command) {
-        let Command {
-            command_id,
-            media_session_id,
-            action,
-        } = command;
-        let order = match action {
-            Some(Action::Leave(leave)) => Some(Order::Leave {
-                command_id: command_id.clone(),
-                leave,
-            }),
-            Some(Action::Message(message)) => Some(Order::Message {
-                command_id: command_id.clone(),
-                message,
-            }),
-            None => None,
-        };
-        let answer = {
-            let mut state = self.state();
-            match state.logs.get_mut(&media_session_id).filter(|log| !log.ended) {
-                Some(log) if log.commands.contains(&command_id) => Some(true),
-                Some(log) if order.is_some_and(|order| log.orders.try_send(order).is_ok()) => {
-                    if log.commands.len() >= KNOWN_COMMANDS {
-                        log.commands.pop_front();
-                    }
-                    log.commands.push_back(command_id.clone());
-                    None
-                }
-                _ => Some(false),
+        let mut state = self.state();
+        if state.logs.contains_key(&command.media_session_id) {
+            state.command(command);
+        } else if state
+            .early
+            .iter()
+            .all(|(_, known)| known.command_id != command.command_id)
+        {
+            if state.early.len() < MAX_EARLY {
+                state.early.push_back((Instant::now() + EARLY_LIMIT, command));
+            } else {
+                state.refuse(command);
             }
-        };
-        if let Some(done) = answer {
-            self.answer(CommandDone { command_id, done });
         }
+        drop(state);
+        self.0.wake.notify_one();
     }
 
     /// call-service does not know these sessions.
@@ -319,6 +354,80 @@ impl Reports {
     }
 }
 
+impl Log {
+    /// What came of a command, if it is among the latest.
+    fn outcome(&mut self, command: &str) -> Option<&mut Option<bool>> {
+        let known = self.commands.iter_mut().find(|(id, _)| id == command);
+        known.map(|(_, outcome)| outcome)
+    }
+}
+
+impl State {
+    fn answer(&mut self, done: CommandDone) {
+        if self.done.len() >= MAX_DONE {
+            self.done.pop_front();
+        }
+        self.done.push_back(done);
+    }
+
+    fn refuse(&mut self, command: Command) {
+        self.answer(CommandDone {
+            command_id: command.command_id,
+            done: false,
+        });
+    }
+
+    /// Gives a command to its session. An answer that is not known yet comes from there.
+    fn command(&mut self, command: Command) {
+        let Some(log) = self.logs.get_mut(&command.media_session_id) else {
+            return self.refuse(command);
+        };
+        let ended = log.ended;
+        match log.outcome(&command.command_id).copied() {
+            Some(Some(done)) => {
+                let command_id = command.command_id;
+                return self.answer(CommandDone { command_id, done });
+            }
+            Some(None) if !ended => return,
+            _ => {}
+        }
+        let command_id = command.command_id.clone();
+        let order = match command.action.clone() {
+            Some(Action::Leave(leave)) => Some(Order::Leave { command_id, leave }),
+            Some(Action::Message(message)) => Some(Order::Message { command_id, message }),
+            None => None,
+        };
+        if ended || order.is_none_or(|order| log.orders.try_send(order).is_err()) {
+            return self.refuse(command);
+        }
+        if log.commands.len() >= KNOWN_COMMANDS {
+            log.commands.pop_front();
+        }
+        log.commands.push_back((command.command_id, None));
+    }
+
+    /// Answers the commands whose session did not come.
+    fn lapse(&mut self, now: Instant) {
+        while self.early.front().is_some_and(|(until, _)| *until <= now) {
+            if let Some((_, command)) = self.early.pop_front() {
+                self.refuse(command);
+            }
+        }
+    }
+}
+
+/// What an event counts for. Its number is left out: it is given later.
+fn size(event: &SessionEvent) -> usize {
+    event.media_session_id.len() + event.event.as_ref().map_or(0, Event::encoded_len)
+}
+
+fn living(logs: &HashMap<String, Log>) -> Vec<String> {
+    logs.iter()
+        .filter(|(_, log)| !log.ended)
+        .map(|(session, _)| session.clone())
+        .collect()
+}
+
 /// What may be lost in an outage before anything else is.
 fn is_talk(event: &SessionEvent) -> bool {
     matches!(
@@ -334,9 +443,30 @@ impl Reporter {
         self.reports.put(&self.session, event);
     }
 
+    /// Resolves when call-service has everything that was reported so far.
+    pub(crate) async fn acknowledged(&self) {
+        loop {
+            let news = self.reports.0.acknowledged.notified();
+            let mut news = std::pin::pin!(news);
+            // Before the look, so that what comes between the look and the wait is not missed.
+            news.as_mut().enable();
+            let waits = self
+                .reports
+                .state()
+                .logs
+                .get(&self.session)
+                .is_some_and(|log| !log.events.is_empty());
+            if !waits {
+                return;
+            }
+            news.await;
+        }
+    }
+
     /// A command was carried out, or could not be.
     pub(crate) fn done(&self, command_id: String, done: bool) {
-        self.reports.answer(CommandDone { command_id, done });
+        let done = CommandDone { command_id, done };
+        self.reports.carried_out(&self.session, done);
     }
 }
 
@@ -379,10 +509,28 @@ mod tests {
         sent
     }
 
+    fn command(id: &str, session: &str) -> Command {
+        Command {
+            command_id: id.into(),
+            media_session_id: session.into(),
+            action: Some(Action::Message(Message { json: "{}".into() })),
+        }
+    }
+
+    fn answers(reports: &Reports) -> Vec<(String, bool)> {
+        let mut answers = Vec::new();
+        while let Some(message) = reports.next() {
+            if let Some(Upward::CommandDone(done)) = message.message {
+                answers.push((done.command_id, done.done));
+            }
+        }
+        answers
+    }
+
     #[test]
     fn what_is_not_acknowledged_is_sent_again_with_its_number() {
         let reports = reports();
-        let (mut reporter, _orders) = reports.open("media_1".into());
+        let (mut reporter, _orders) = reports.open("media_1".into()).unwrap();
         reporter.report(Event::Dtmf(Dtmf::default()));
         reporter.report(Event::Transcript(Transcript::default()));
         assert_eq!(reports.snapshot(), ["media_1"]);
@@ -398,9 +546,38 @@ mod tests {
     }
 
     #[test]
+    fn a_session_has_one_socket() {
+        let reports = reports();
+        let (reporter, _orders) = reports.open("media_1".into()).unwrap();
+        assert!(reports.open("media_1".into()).is_none());
+        assert_eq!(reports.live(), ["media_1"]);
+        drop(reporter);
+        assert!(reports.live().is_empty() && reports.open("media_1".into()).is_none());
+        assert_eq!(sent(&reports), [(1, "ended")]);
+        reports.acknowledge("media_1", 1);
+        assert!(reports.open("media_1".into()).is_some());
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_told_of_the_last_acknowledgement() {
+        let reports = reports();
+        let (mut reporter, _orders) = reports.open("media_1".into()).unwrap();
+        reporter.acknowledged().await;
+        reporter.report(Event::Dtmf(Dtmf::default()));
+        reporter.report(Event::Dtmf(Dtmf::default()));
+        assert_eq!(sent(&reports), [(1, "dtmf"), (2, "dtmf")]);
+        let mut waiting = std::pin::pin!(reporter.acknowledged());
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        reports.acknowledge("media_1", 1);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        reports.acknowledge("media_1", 2);
+        waiting.await;
+    }
+
+    #[test]
     fn an_outage_costs_talk_and_never_the_end() {
         let reports = reports();
-        let (mut reporter, _orders) = reports.open("media_1".into());
+        let (mut reporter, _orders) = reports.open("media_1".into()).unwrap();
         reporter.report(Event::Dtmf(Dtmf::default()));
         for _ in 0..2 * MAX_EVENTS {
             reporter.report(Event::Transcript(Transcript::default()));
@@ -415,31 +592,84 @@ mod tests {
     #[test]
     fn a_command_is_carried_out_once_and_answered_each_time() {
         let reports = reports();
-        let (reporter, mut orders) = reports.open("media_1".into());
-        let command = |id: &str, session: &str| Command {
-            command_id: id.into(),
-            media_session_id: session.into(),
-            action: Some(Action::Message(Message { json: "{}".into() })),
-        };
-        let answers = || {
-            let mut answers = Vec::new();
-            while let Some(AttachEdgeRequest {
-                message: Some(Upward::CommandDone(done)),
-            }) = reports.next()
-            {
-                answers.push((done.command_id, done.done));
-            }
-            answers
-        };
+        let (reporter, mut orders) = reports.open("media_1".into()).unwrap();
         reports.command(command("cmd_1", "media_1"));
         assert!(matches!(orders.try_recv(), Ok(Order::Message { .. })));
-        reporter.done("cmd_1".into(), true);
         reports.command(command("cmd_1", "media_1"));
+        assert_eq!(answers(&reports), [], "nothing is known of it yet");
+        reporter.done("cmd_1".into(), true);
+        reports.command(command("cmd_2", "media_1"));
+        reporter.done("cmd_2".into(), false);
+        reports.command(command("cmd_3", "media_1"));
+        let first = [("cmd_1".into(), true), ("cmd_2".into(), false)];
+        assert_eq!(answers(&reports), first);
+        assert!(orders.try_recv().is_ok() && orders.try_recv().is_ok() && orders.try_recv().is_err());
+        // Also once the session is over: what was carried out stays so, and the rest never will be.
+        drop(reporter);
+        for id in ["cmd_1", "cmd_2", "cmd_3"] {
+            reports.command(command(id, "media_1"));
+        }
+        let again = [("cmd_1".into(), true), ("cmd_2".into(), false), ("cmd_3".into(), false)];
+        assert_eq!(answers(&reports), again);
+    }
+
+    /// call-service may be quicker with a command than with its answer to the session's start.
+    #[tokio::test(start_paused = true)]
+    async fn a_command_that_comes_before_its_session_waits_for_it() {
+        let reports = reports();
+        for id in ["cmd_1", "cmd_2", "cmd_1"] {
+            reports.command(command(id, "media_1"));
+        }
+        reports.command(command("cmd_3", "media_2"));
+        assert!(!reports.has_next());
+        let (_reporter, mut orders) = reports.open("media_1".into()).unwrap();
+        for expected in ["cmd_1", "cmd_2"] {
+            let order = orders.try_recv();
+            assert!(
+                matches!(&order, Ok(Order::Message { command_id, .. }) if command_id == expected),
+                "{order:?}"
+            );
+        }
         assert!(orders.try_recv().is_err());
-        reports.command(command("cmd_2", "media_2"));
-        assert_eq!(
-            answers(),
-            [("cmd_1".into(), true), ("cmd_1".into(), true), ("cmd_2".into(), false)]
+        // Nobody comes for the third.
+        let begun = Instant::now();
+        while !reports.has_next() {
+            reports.woken().await;
+        }
+        assert_eq!(begun.elapsed().as_secs(), EARLY_LIMIT.as_secs());
+        assert_eq!(answers(&reports), [("cmd_3".into(), false)]);
+        for i in 0..=MAX_EARLY {
+            reports.command(command(&format!("cmd_{i}"), "media_3"));
+        }
+        assert_eq!(answers(&reports), [(format!("cmd_{MAX_EARLY}"), false)]);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes_too() {
+        let reports = reports();
+        let (mut reporter, _orders) = reports.open("media_1".into()).unwrap();
+        reporter.report(Event::Dtmf(Dtmf::default()));
+        for _ in 0..200 {
+            reporter.report(Event::Transcript(Transcript {
+                text: "a".repeat(8 * 1024),
+                ..Transcript::default()
+            }));
+        }
+        let weigh = || {
+            let state = reports.state();
+            let log = &state.logs["media_1"];
+            assert_eq!(log.bytes, log.events.iter().map(size).sum::<usize>());
+            (log.bytes, log.events.len())
+        };
+        let (bytes, events) = weigh();
+        assert!(
+            bytes <= MAX_EVENT_BYTES && (60..=64).contains(&events),
+            "{bytes} {events}"
         );
+        drop(reporter);
+        let sent = sent(&reports);
+        assert_eq!((sent[0].1, sent[events].1), ("dtmf", "ended"));
+        reports.acknowledge("media_1", 2);
+        assert_eq!(weigh().1, events - 1);
     }
 }

@@ -111,6 +111,8 @@ impl Applied {
             phone_number: raw(&request.call_to),
             direction: direction.into(),
             facts: facts(request),
+            // Made once for a webhook: call-service knows the second try of a Passthru by it.
+            request_id: edge.clock.new_uuid().to_string(),
         }
     }
 }
@@ -119,6 +121,7 @@ impl Applied {
 fn facts(request: &AppletRequest) -> HashMap<String, String> {
     let leg = request.legs.first();
     let facts = [
+        ("asked_at", request.asked_at.map(|at| at.to_rfc3339())),
         (
             "call_status",
             request.call_status.as_ref().map(|status| status.word().to_owned()),
@@ -186,7 +189,8 @@ pub(super) async fn greeting(State(edge): Shared, token: Token, request: Request
 
 pub(super) async fn greeting_wav(State(edge): Shared, token: Token, request: Request) -> Answer {
     let named = url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
-        .find_map(|(key, value)| (key == "sha256").then(|| value.into_owned()));
+        // Exotel appends its own query with a second question mark.
+        .find_map(|(key, value)| (key == "sha256").then(|| value.split('?').next().unwrap_or_default().to_owned()));
     let applied = read(&edge, token, request).await?;
     let hash = match named {
         Some(hash) => hash,

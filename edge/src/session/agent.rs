@@ -6,7 +6,17 @@ use callbridge_proto::{
 };
 use tokio::time::Instant;
 
-use super::{AgentEnd, End, MAX_MARK_NAME, MAX_METADATA, MAX_TRANSCRIPT, PLAYOUT_EVERY, Phase, Session, tone};
+use super::{
+    AgentEnd, End, GOOD_LINK, MAX_MARK_NAME, MAX_METADATA, MAX_TRANSCRIPT, MAX_WORD, PLAYOUT_EVERY, Phase, Session,
+    tone,
+};
+
+/// What is longer is no word, and memory is bounded by what is kept of it.
+fn cut(word: &mut String) {
+    if let Some((end, _)) = word.char_indices().nth(MAX_WORD) {
+        word.truncate(end);
+    }
+}
 
 impl Session {
     /// The agent's stream is open.
@@ -15,6 +25,7 @@ impl Session {
         let Some(live) = &mut self.live else { return };
         live.endpoint = endpoint;
         live.agent = true;
+        live.linked_at = Some(now);
         if !live.connected {
             live.connected = true;
             self.report(Report::AgentConnected(AgentConnected {
@@ -28,12 +39,16 @@ impl Session {
     pub fn agent_ended(&mut self, now: Instant, end: AgentEnd) {
         let Some(live) = &mut self.live else { return };
         live.agent = false;
+        let was_good = live
+            .linked_at
+            .take()
+            .is_some_and(|since| now.saturating_duration_since(since) >= GOOD_LINK);
         if self.phase != Phase::Live {
             return;
         }
         match end {
             AgentEnd::Finished => self.begin_leaving(now, End::new("agent", "agent_left", "agent_left")),
-            AgentEnd::Broken if !live.retried => {
+            AgentEnd::Broken if !live.retried || was_good => {
                 live.retried = true;
                 live.connected = false;
                 self.counters.agent_retries += 1;
@@ -83,7 +98,9 @@ impl Session {
                 self.counters.clears += 1;
                 self.report(Report::Interrupted(Interrupted { dropped_ms }));
             }
-            (Some(Action::Leave(leave)), Phase::Live) => {
+            (Some(Action::Leave(mut leave)), Phase::Live) => {
+                cut(&mut leave.reason);
+                cut(&mut leave.transfer_to);
                 self.report(Report::Leave(leave));
                 self.begin_leaving(now, End::new("agent", "agent_left", "agent_left"));
             }
@@ -103,6 +120,7 @@ impl Session {
             end -= 1;
         }
         transcript.text.truncate(end);
+        cut(&mut transcript.language);
         self.report(Report::Transcript(transcript));
     }
 

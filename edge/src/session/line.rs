@@ -7,7 +7,44 @@ use callbridge_proto::{
 use exotel::stream::{self, Incoming, Media};
 use tokio::time::Instant;
 
-use super::{BAD_FRAMES, Effect, End, Phase, RENUMBERED, Session, uplink::Uplink};
+use super::{BAD_FRAMES, Effect, End, Phase, Session, uplink::Uplink};
+
+/// A numbering that falls back this far has begun anew; less is a repeat.
+const RENUMBERED: u64 = 1000;
+/// So many repeats in a row are none, but another numbering: the agent must not be deaf for the rest of a call.
+const MAX_REPEATS: u8 = 3;
+
+/// Where the numbering of the audio is.
+#[derive(Debug, Default)]
+pub(super) struct Numbering {
+    chunk: Option<u64>,
+    timestamp_ms: Option<u64>,
+    repeats: u8,
+}
+
+impl Numbering {
+    /// How many pieces were lost before this one; none when it was heard before.
+    fn take(&mut self, chunk: u64, timestamp_ms: Option<u64>) -> Option<u64> {
+        let lost = match self.chunk {
+            Some(last) if chunk <= last => {
+                // A repeat has the time of what it repeats, where times are told.
+                let is_newer = timestamp_ms.is_some_and(|new| self.timestamp_ms.is_some_and(|last| new > last));
+                if !is_newer && last - chunk < RENUMBERED && self.repeats < MAX_REPEATS {
+                    self.repeats += 1;
+                    return None;
+                }
+                0
+            }
+            Some(last) => {
+                self.repeats = 0;
+                chunk - last - 1
+            }
+            None => 0,
+        };
+        (self.chunk, self.timestamp_ms) = (Some(chunk), timestamp_ms);
+        Some(lost)
+    }
+}
 
 impl Session {
     /// A text frame came.
@@ -112,18 +149,14 @@ impl Session {
         self.counters.bytes_in += media.pcm.len() as u64;
         // Sequence numbers count all events, so only chunk numbers tell of missing audio (F88).
         if let Some(chunk) = media.chunk {
-            match self.last_chunk {
-                Some(last) if chunk <= last && last - chunk < RENUMBERED => {
-                    self.counters.repeats += 1;
-                    return;
-                }
-                Some(last) if chunk > last => self.counters.gaps = self.counters.gaps.saturating_add(chunk - last - 1),
-                _ => {}
-            }
-            self.last_chunk = Some(chunk);
+            let Some(lost) = self.numbering.take(chunk, media.timestamp_ms) else {
+                self.counters.repeats += 1;
+                return;
+            };
+            self.counters.gaps = self.counters.gaps.saturating_add(lost);
         }
         let uplink = self.waiting();
-        uplink.audio(&media.pcm);
+        uplink.audio(now, &media.pcm);
         self.counters.dropped_in_ms = uplink.dropped_ms();
     }
 

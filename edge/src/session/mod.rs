@@ -26,6 +26,7 @@ use callbridge_proto::{
 };
 use counters::Counters;
 use exotel::stream;
+use line::Numbering;
 use playout::{Frame, Plan, Playout, Sound};
 use tokio::time::Instant;
 use uplink::Uplink;
@@ -38,12 +39,15 @@ const PLAYOUT_EVERY: Duration = Duration::from_millis(500);
 const TIME_LIMIT_WARNING: Duration = Duration::from_secs(30);
 /// Names of marks, by contract.
 const MAX_MARK_NAME: usize = 64;
+/// Words of the agent that are passed on: a reason (by contract), a number, a language tag.
+const MAX_WORD: usize = 64;
 /// Text of one transcript that is passed on; nobody says so much in one turn.
 const MAX_TRANSCRIPT: usize = 8 * 1024;
 /// Entries, keys and values of metadata, by contract.
 const MAX_METADATA: (usize, usize, usize) = (32, 64, 1024);
-/// A numbering that falls back this far has begun anew; less is a repeat.
-const RENUMBERED: u64 = 1000;
+/// An agent's stream that lived this long was a good one: should it break, there is another try. One that breaks sooner after
+/// a try is given up.
+const GOOD_LINK: Duration = Duration::from_secs(30);
 
 /// The times a session keeps.
 #[derive(Debug, Clone, Copy)]
@@ -144,6 +148,8 @@ struct Live {
     /// An agent's stream is open or being opened.
     agent: bool,
     retried: bool,
+    /// Since when the agent's stream is open.
+    linked_at: Option<Instant>,
     next_playout: Option<Instant>,
 }
 
@@ -156,7 +162,7 @@ pub struct Session {
     last_frame: Instant,
     stream_sid: String,
     rate: u32,
-    last_chunk: Option<u64>,
+    numbering: Numbering,
     uplink: Option<Uplink>,
     live: Option<Live>,
     ended: Option<End>,
@@ -175,7 +181,7 @@ impl Session {
             last_frame: now,
             stream_sid: String::new(),
             rate: 8000,
-            last_chunk: None,
+            numbering: Numbering::default(),
             uplink: None,
             live: None,
             ended: None,

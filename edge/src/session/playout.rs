@@ -124,7 +124,8 @@ pub struct Playout {
     limit: usize,
     greeting: Option<Greeting>,
     queue: VecDeque<i16>,
-    odd: Option<u8>,
+    /// The first half of a sample, and the turn that it is of.
+    odd: Option<(u64, u8)>,
     /// The agent's samples that were queued, and those of them that went on to the stage, ever.
     queued: u64,
     taken: u64,
@@ -189,7 +190,6 @@ impl Playout {
     pub fn audio(&mut self, now: Instant, generation: u64, pcm: &[u8], counters: &mut Counters) {
         if self.finishing || (generation != 0 && generation <= self.interrupted_generation) {
             counters.stale_out_ms += u64::from(ms(pcm.len() as u64 / 2, self.agent_rate));
-            self.odd = None;
             return;
         }
         if pcm.is_empty() {
@@ -197,13 +197,15 @@ impl Playout {
         }
         self.last_audio = Some(now);
         let before = self.queue.len();
-        let mut bytes = self.odd.take().into_iter().chain(pcm.iter().copied());
+        // A turn begins with a whole sample, whatever the one before has left.
+        let odd = self.odd.take().filter(|(of, _)| *of == generation);
+        let mut bytes = odd.map(|(_, byte)| byte).into_iter().chain(pcm.iter().copied());
         let mut dropped = 0;
         while let Some(low) = bytes.next() {
             match bytes.next() {
                 Some(high) if self.queue.len() < self.limit => self.queue.push_back(i16::from_le_bytes([low, high])),
                 Some(_) => dropped += 1,
-                None => self.odd = Some(low),
+                None => self.odd = Some((generation, low)),
             }
         }
         self.queued += (self.queue.len() - before) as u64;

@@ -45,6 +45,7 @@ impl Session {
             connected: false,
             agent: false,
             retried: false,
+            linked_at: None,
             next_playout: None,
         });
         if self.phase == Phase::Starting {

@@ -1,14 +1,19 @@
-//! What waits to be sent to the agent: audio, bounded in time, oldest dropped first; everything else, never dropped.
+//! What waits to be sent to the agent: audio, bounded by how long it waits, oldest dropped first; everything else, never
+//! dropped.
 
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 use callbridge_proto::agent::v1::{Audio, Dtmf, converse_request::Event};
+use tokio::time::Instant;
 
 use super::resample::Resampler;
 
-/// How much of the person's audio waits for a slow agent: more would only be answered too late (F71).
-const AUDIO_LIMIT: Duration = Duration::from_secs(1);
+/// How long the person's audio waits for a slow agent: what is older would only be answered too late (F71).
+const WAIT_LIMIT: Duration = Duration::from_secs(1);
+/// How much audio waits at all. After a stall of the network Exotel sends seconds of it at once, and a good agent takes
+/// them at once: much is not late.
+const AUDIO_LIMIT: Duration = Duration::from_secs(5);
 /// How many other events wait: an agent that leaves so many unread is gone.
 const CONTROL_LIMIT: usize = 1024;
 
@@ -16,6 +21,8 @@ const CONTROL_LIMIT: usize = 1024;
 #[derive(Debug)]
 pub struct Uplink {
     items: VecDeque<Event>,
+    /// Since when each piece of audio waits, in the order of the pieces.
+    since: VecDeque<Instant>,
     control: usize,
     audio_bytes: usize,
     limit_bytes: usize,
@@ -31,9 +38,10 @@ impl Uplink {
         let bytes_per_ms = 2 * to as usize / 1000;
         Self {
             items: VecDeque::new(),
+            since: VecDeque::new(),
             control: 0,
             audio_bytes: 0,
-            limit_bytes: bytes_per_ms * usize::try_from(AUDIO_LIMIT.as_millis()).unwrap_or(1000),
+            limit_bytes: bytes_per_ms * usize::try_from(AUDIO_LIMIT.as_millis()).unwrap_or(5000),
             bytes_per_ms: bytes_per_ms.max(1),
             odd: None,
             resampler: Resampler::new(from, to),
@@ -45,10 +53,12 @@ impl Uplink {
     #[must_use]
     pub fn into_rates(mut self, from: u32, to: u32) -> Self {
         let mut next = Self::new(from, to);
-        while let Some(event) = self.pop() {
-            match event {
-                Event::Audio(audio) => next.audio(&audio.pcm),
-                other => next.control(other),
+        loop {
+            let since = self.since.front().copied();
+            match (self.pop(), since) {
+                (Some(Event::Audio(audio)), Some(since)) => next.audio(since, &audio.pcm),
+                (Some(other), _) => next.control(other),
+                (None, _) => break,
             }
         }
         next.odd = self.odd;
@@ -69,7 +79,7 @@ impl Uplink {
     }
 
     /// Takes the person's audio. An odd byte waits for its other half.
-    pub fn audio(&mut self, pcm: &[u8]) {
+    pub fn audio(&mut self, now: Instant, pcm: &[u8]) {
         let mut bytes = self.odd.take().into_iter().chain(pcm.iter().copied());
         let mut samples = Vec::with_capacity(pcm.len().div_ceil(2));
         while let Some(low) = bytes.next() {
@@ -85,7 +95,10 @@ impl Uplink {
         }
         self.audio_bytes += out.len();
         self.items.push_back(Event::Audio(Audio { pcm: Bytes::from(out) }));
-        while self.audio_bytes > self.limit_bytes {
+        self.since.push_back(now);
+        let is_late = |since: &Instant| now.saturating_duration_since(*since) >= WAIT_LIMIT;
+        while self.audio_bytes > self.limit_bytes || self.since.front().is_some_and(is_late) {
+            self.since.pop_front();
             let Some(oldest) = self.items.iter().position(|item| matches!(item, Event::Audio(_))) else {
                 break;
             };
@@ -112,7 +125,10 @@ impl Uplink {
     pub fn pop(&mut self) -> Option<Event> {
         let event = self.items.pop_front()?;
         match &event {
-            Event::Audio(audio) => self.audio_bytes -= audio.pcm.len(),
+            Event::Audio(audio) => {
+                self.audio_bytes -= audio.pcm.len();
+                self.since.pop_front();
+            }
             _ => self.control -= 1,
         }
         Some(event)
@@ -139,6 +155,7 @@ impl Uplink {
             .count();
         if self.control > CONTROL_LIMIT {
             self.items.clear();
+            self.since.clear();
             (self.control, self.audio_bytes) = (0, 0);
         }
     }
@@ -160,12 +177,14 @@ mod tests {
     #[test]
     fn the_oldest_audio_goes_and_control_stays() {
         let mut uplink = Uplink::new(8000, 8000);
+        let mut now = Instant::now();
         uplink.control(Event::Dtmf(Dtmf {
             digit: "1".into(),
             duration_ms: 0,
         }));
         for i in 0..100u8 {
-            uplink.audio(&[i; 320]);
+            uplink.audio(now, &[i; 320]);
+            now += Duration::from_millis(20);
             uplink.control(Event::Playout(Playout {
                 queued_ms: u32::from(i),
                 dropped_ms: 0,
@@ -192,7 +211,31 @@ mod tests {
             }
         }
         assert_eq!(audio, 50);
-        assert_eq!((uplink.control, uplink.audio_bytes), (0, 0));
+        assert_eq!((uplink.control, uplink.audio_bytes, uplink.since.len()), (0, 0, 0));
+    }
+
+    /// A burst after a stall is not late: a fast agent gets all of it, and memory stays bounded.
+    #[test]
+    fn a_burst_is_not_dropped_for_its_size() {
+        let mut uplink = Uplink::new(8000, 8000);
+        let now = Instant::now();
+        for _ in 0..40 {
+            uplink.audio(now, &[1; 1600]);
+        }
+        assert_eq!((uplink.dropped_ms(), uplink.audio_bytes), (0, 64_000));
+        let mut uplink = uplink.into_rates(8000, 16_000);
+        let mut bytes = 0;
+        while let Some(Event::Audio(audio)) = uplink.pop() {
+            bytes += audio.pcm.len();
+        }
+        assert!(bytes > 127_000, "{bytes}");
+        for _ in 0..600 {
+            uplink.audio(now, &[1; 1600]);
+        }
+        assert!(
+            uplink.audio_bytes <= 160_000 && uplink.dropped_ms() >= 54_000,
+            "{uplink:?}"
+        );
     }
 
     proptest! {
@@ -200,9 +243,10 @@ mod tests {
         #[test]
         fn what_goes_in_comes_out(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..700), 0..20)) {
             let mut uplink = Uplink::new(16_000, 16_000);
+            let now = Instant::now();
             let mut out = Vec::new();
             for piece in &pieces {
-                uplink.audio(piece);
+                uplink.audio(now, piece);
                 while let Some(Event::Audio(audio)) = uplink.pop() {
                     prop_assert_eq!(audio.pcm.len() % 2, 0);
                     out.extend_from_slice(&audio.pcm);

@@ -249,6 +249,23 @@ async fn a_refused_start_closes_with_1008() {
     assert!(events.try_recv().is_err());
 }
 
+/// F63: call-service answers the edge's second try of one `start` as it did the first; another socket's is not that.
+#[tokio::test]
+async fn a_session_has_one_socket() {
+    let (url, _events) = agent(Manner::Echo).await;
+    let mut bench = Bench::new(Script {
+        agents: vec![url],
+        ..Script::default()
+    })
+    .await;
+    let mut socket = begin(&bench).await;
+    assert_eq!(bench.event().await.sequence, 1);
+    let mut second = begin(&bench).await;
+    assert_eq!(second.closed().await, (1008, "refused".to_owned()));
+    socket.send(frames::media(1, &pcm(vec![7; 160]))).await;
+    assert_eq!(socket.listen(160).await, [7; 160]);
+}
+
 #[tokio::test]
 async fn a_socket_without_start_is_closed() {
     let bench = Bench::with(Script::default(), |config| {
@@ -435,11 +452,18 @@ async fn commands_reach_the_session_once_and_are_answered() {
             }),
         )
     };
-    down.send(message("cmd_1")).unwrap();
-    down.send(message("cmd_1")).unwrap();
+    let mut done = Vec::new();
+    for _ in 0..2 {
+        down.send(message("cmd_1")).unwrap();
+        let Upward::CommandDone(command) = bench.control().await else {
+            panic!()
+        };
+        done.push((command.command_id, command.done));
+    }
     down.send(Some(Downward::Command(Command {
         command_id: "cmd_2".into(),
-        ..Command::default()
+        media_session_id: MEDIA.into(),
+        action: None,
     })))
     .unwrap();
     let leave = Leave {
@@ -447,7 +471,6 @@ async fn commands_reach_the_session_once_and_are_answered() {
         ..Leave::default()
     };
     down.send(command("cmd_3", command::Action::Leave(leave))).unwrap();
-    let mut done = Vec::new();
     while done.len() < 4 {
         if let Upward::CommandDone(command) = bench.control().await {
             done.push((command.command_id, command.done));
@@ -472,6 +495,42 @@ async fn commands_reach_the_session_once_and_are_answered() {
         }
     }
     assert_eq!(messages, 1);
+}
+
+/// call-service sends a command as soon as it has committed the start, before the edge has its answer or the greeting.
+#[tokio::test]
+async fn a_command_before_the_session_is_carried_out() {
+    let (url, _events) = agent(Manner::Echo).await;
+    let mut bench = Bench::new(Script {
+        agents: vec![url],
+        ..Script::default()
+    })
+    .await;
+    let Upward::Hello(_) = bench.control().await else {
+        panic!()
+    };
+    let leave = Leave {
+        action: LeaveAction::HangUp.into(),
+        ..Leave::default()
+    };
+    let early = command("cmd_1", command::Action::Leave(leave));
+    bench.call_service.down.send(early).unwrap();
+    let known = Downward::Command(Command {
+        command_id: "cmd_2".into(),
+        media_session_id: MEDIA.into(),
+        action: None,
+    });
+    bench.call_service.down.send(Some(known)).unwrap();
+    let mut socket = begin(&bench).await;
+    assert_eq!(socket.closed().await, (1000, "ended_by_request".to_owned()));
+    let mut done = Vec::new();
+    while done.len() < 2 {
+        if let Upward::CommandDone(command) = bench.control().await {
+            done.push((command.command_id, command.done));
+        }
+    }
+    done.sort();
+    assert_eq!(done, [("cmd_1".to_owned(), true), ("cmd_2".to_owned(), false)]);
 }
 
 /// F75: call-service goes and comes back; the call does not notice, and nothing that was reported is lost.
@@ -499,6 +558,7 @@ async fn a_broken_control_stream_is_attached_again() {
         (again.edge_id, again.media_session_ids),
         (hello.edge_id, vec![MEDIA.to_owned()])
     );
+    assert_eq!(bench.heartbeat().await.media_session_ids, [MEDIA]);
     let repeated = bench.event().await;
     assert_eq!(repeated.sequence, 1);
     assert!(matches!(repeated.event, Some(Report::AgentConnected(_))));
@@ -548,6 +608,30 @@ async fn the_drain_limit_closes_with_1001() {
         panic!()
     };
     assert_eq!(stop.reason, "drained");
+    assert_eq!(bench.end().await.1.reason, "drained");
+    bench.ended.await.unwrap().unwrap().unwrap();
+}
+
+/// A second signal: whoever stops the process does not want to wait for the calls.
+#[tokio::test]
+async fn a_drain_can_be_cut_short() {
+    let (url, mut events) = agent(Manner::Echo).await;
+    let script = Script {
+        agents: vec![url],
+        ..Script::default()
+    };
+    let mut bench = Bench::with(script, |config| {
+        (config.drain, config.accept_window) = (Duration::from_mins(10), Duration::from_mins(10));
+    })
+    .await;
+    let mut socket = begin(&bench).await;
+    bench.event().await;
+    bench.tasks.stop();
+    socket.send(frames::media(1, &pcm(vec![7; 160]))).await;
+    assert_eq!(socket.listen(160).await, [7; 160]);
+    bench.tasks.cut_short();
+    assert_eq!(socket.closed().await, (1001, "drained".to_owned()));
+    hears(&mut events, |event| matches!(event, Event::Stop(_))).await;
     assert_eq!(bench.end().await.1.reason, "drained");
     bench.ended.await.unwrap().unwrap().unwrap();
 }

@@ -19,8 +19,12 @@ pub(crate) fn start(rate: u32) -> String {
 }
 
 pub(crate) fn media_of(stream: &str, chunk: u64, pcm: &[u8]) -> String {
+    media_at(stream, chunk, 20, pcm)
+}
+
+pub(crate) fn media_at(stream: &str, chunk: u64, timestamp: u64, pcm: &[u8]) -> String {
     json!({ "event": "media", "sequence_number": (chunk + 1).to_string(), "stream_sid": stream,
-        "media": { "chunk": chunk.to_string(), "timestamp": "20", "payload": BASE64.encode(pcm) } })
+        "media": { "chunk": chunk.to_string(), "timestamp": timestamp.to_string(), "payload": BASE64.encode(pcm) } })
     .to_string()
 }
 

@@ -129,6 +129,18 @@ async fn the_other_applets_get_their_answers() {
         panic!()
     };
     assert_eq!(input.digits, "8");
+    let before = input.applet.unwrap();
+    // The second try of one webhook is the same request, and the next webhook is another.
+    bench.set(|script| script.failures.push_back(Status::unavailable("restarting")));
+    let path = format!("{base}/input?CallSid=a&digits=%228%22&CurrentTime=2026-08-25%2012:07:09");
+    assert_eq!(get(bench.public, &path).await.status, 200);
+    let (Asked::Input(one), Asked::Input(two)) = (bench.asked().await, bench.asked().await) else {
+        panic!()
+    };
+    assert_eq!(one, two);
+    let applet = one.applet.unwrap();
+    assert!(!applet.request_id.is_empty() && applet.request_id != before.request_id);
+    assert_eq!(applet.facts["asked_at"], "2026-08-25T06:37:09+00:00");
     bench.set(|script| script.branch_b = true);
     let end = format!(
         "{base}/end?CallSid=a&Stream[StreamSID]=6f&Stream[Status]=cancelled&Stream[Duration]=28&Stream[DisconnectedBy]=user"
@@ -173,9 +185,21 @@ async fn a_stored_greeting_has_a_url_and_is_served_from_there() {
     let url = format!("https://bridge.example.com/api/v1/exotel/{token}/voice/greeting.wav?sha256={sha256}");
     assert_eq!(text.text(), url);
     let path = url.strip_prefix("https://bridge.example.com").unwrap();
-    let served = get(bench.public, path).await;
-    assert_eq!((served.status, served.header("content-type")), (200, Some("audio/wav")));
-    assert_eq!(served.body, wav);
+    // As Exotel asks for it, too: with its own query behind ours.
+    for path in [
+        path.to_owned(),
+        format!("{path}?{QUERY}"),
+        format!("{path}&{QUERY}"),
+        format!("{path}%3F{QUERY}"),
+    ] {
+        let served = get(bench.public, &path).await;
+        assert_eq!(
+            (served.status, served.header("content-type")),
+            (200, Some("audio/wav")),
+            "{path}"
+        );
+        assert_eq!(served.body, wav, "{path}");
+    }
     // A greeting that is not what its name says is nobody's.
     bench.set(|script| script.greeting[44] ^= 1);
     let other = path.replace(&sha256, &"0".repeat(64));

@@ -525,6 +525,21 @@ impl Bench {
         }
     }
 
+    /// The next heartbeat; other messages wait.
+    pub(crate) async fn heartbeat(&mut self) -> Heartbeat {
+        loop {
+            match timeout(PATIENCE, self.asked.recv())
+                .await
+                .expect("no heartbeat")
+                .unwrap()
+            {
+                Asked::Control(Upward::Heartbeat(heartbeat)) => return heartbeat,
+                Asked::Control(message) => self.control.push_back(message),
+                _ => {}
+            }
+        }
+    }
+
     /// The next session event.
     pub(crate) async fn event(&mut self) -> SessionEvent {
         loop {

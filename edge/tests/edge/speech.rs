@@ -316,6 +316,53 @@ proptest! {
         prop_assert_eq!(line.reports.iter().filter(|report| matches!(report, Report::Interrupted(_))).count(), turns.len());
     }
 
+    /// F86: late pieces of an interrupted turn come between those of the next one, cut anywhere: not one sample is altered.
+    #[test]
+    fn late_pieces_of_an_old_turn_do_not_touch_the_new_one(
+        pieces in proptest::collection::vec((any::<bool>(), 1usize..3000, 0u64..120), 1..30), odd_before in any::<bool>(),
+    ) {
+        let mut line = Line::new(8000, 8000, None);
+        // A turn that is cut off in the middle of a sample leaves nothing behind.
+        line.say(1, pcm(speech(1000, 0))[..1999 + usize::from(!odd_before)].to_vec());
+        line.run(50);
+        line.act(Action::Clear(Clear { generation: 1 }));
+        let begun = line.audio().len();
+        let said = speech(30 * 1500, 5);
+        let mut rest = pcm(said.iter().copied());
+        let mut bytes = 0;
+        for (is_late, length, pause) in &pieces {
+            if *is_late {
+                line.say(1, vec![0x55; *length]);
+            } else {
+                let tail = rest.split_off((*length).min(rest.len()));
+                bytes += rest.len();
+                line.say(2, std::mem::replace(&mut rest, tail));
+            }
+            line.run(*pause);
+        }
+        line.act(leave());
+        line.run(60_000);
+        let heard: Vec<i16> = line.audio()[begun..].iter().copied().filter(|sample| *sample != 0).collect();
+        prop_assert_eq!(&heard[..], &said[..bytes / 2]);
+    }
+
+    /// A turn begins with a whole sample, though the one before ended in the middle of one.
+    #[test]
+    fn a_turn_does_not_inherit_half_a_sample(lengths in proptest::collection::vec(1usize..800, 1..12)) {
+        let mut line = Line::new(8000, 8000, None);
+        let mut said = Vec::new();
+        for (turn, length) in lengths.iter().enumerate() {
+            let new = speech(*length, said.len());
+            line.say(turn as u64 + 1, [pcm(new.iter().copied()), vec![0x55; turn % 2]].concat());
+            said.extend(new);
+            line.run(20);
+        }
+        line.act(leave());
+        line.run(60_000);
+        let heard: Vec<i16> = line.audio().into_iter().filter(|sample| *sample != 0).collect();
+        prop_assert_eq!(heard, said);
+    }
+
     /// The queue is bounded at what `Start` promised; the rest is dropped from the end and counted (F72).
     #[test]
     fn a_flood_is_cut_at_the_promised_limit(rate in 0usize..3, extra in 0usize..100_000) {

@@ -157,7 +157,7 @@ impl Config {
         let seconds = Duration::from_secs;
         let sweep_after = values::delta(vars_ref, "SWEEP_AFTER", seconds(60));
         let settle_window = values::delta(vars_ref, "SETTLE_WINDOW", seconds(900));
-        let read_back_steps = values::deltas(vars_ref, "READ_BACK_STEPS", &[2, 10, 30, 60].map(seconds));
+        let read_back_steps = values::deltas(vars_ref, "READ_BACK_STEPS", &[10, 30, 60].map(seconds));
         let poll_interval = values::duration(vars_ref, "POLL_INTERVAL", seconds(1));
         let attach_lease = values::delta(vars_ref, "ATTACH_LEASE", seconds(45));
         let attach_renew = values::duration(vars_ref, "ATTACH_RENEW", seconds(10));

@@ -1,4 +1,5 @@
 //! A whole session over a real socket.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what fails here fails the test")]
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -6,7 +6,9 @@
 use crate::form::{BodyError, Fields};
 use crate::number::{Caller, PhoneNumber};
 use crate::status::{Leg, ProviderStatus, read_seconds, safe_word};
+use crate::time::parse_ist;
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 
@@ -69,8 +71,8 @@ pub enum StreamStatus {
     Unknown(String),
 }
 
-/// The `Stream[…]` part of a Passthru after a Voicebot.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The `Stream[…]` part of a Passthru after a Voicebot. `Debug` does not show where the recording is.
+#[derive(Clone, PartialEq, Eq)]
 pub struct StreamResult {
     /// The stream's id.
     pub stream_sid: Option<String>,
@@ -86,6 +88,20 @@ pub struct StreamResult {
     pub detailed_status: Option<String>,
     /// The first word of the error, such as `3009`.
     pub error: Option<String>,
+}
+
+impl std::fmt::Debug for StreamResult {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamResult")
+            .field("stream_sid", &self.stream_sid)
+            .field("status", &self.status)
+            .field("duration_s", &self.duration_s)
+            .field("recorded", &self.recording_url.is_some())
+            .field("disconnected_by", &self.disconnected_by)
+            .field("detailed_status", &self.detailed_status)
+            .field("error", &self.error)
+            .finish()
+    }
 }
 
 impl StreamResult {
@@ -131,6 +147,8 @@ pub struct AppletRequest {
     pub call_to: Option<Caller>,
     /// Who called whom.
     pub direction: Option<FlowDirection>,
+    /// When Exotel asked, to the second.
+    pub asked_at: Option<DateTime<Utc>>,
     /// The call's state.
     pub call_status: Option<ProviderStatus>,
     /// What the dial carried; unverified.
@@ -189,6 +207,7 @@ impl AppletRequest {
             call_from: caller("callfrom").or_else(|| caller("from")),
             call_to: caller("callto"),
             direction: fields.get("direction").map(FlowDirection::read),
+            asked_at: fields.get("currenttime").and_then(parse_ist),
             call_status: fields
                 .get("callstatus")
                 .or_else(|| fields.get("status"))

@@ -9,6 +9,7 @@ use crate::status::{Leg, ProviderStatus, read_seconds, safe_word};
 use crate::time::parse_ist;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use std::fmt;
 
 /// What a callback says has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +38,8 @@ impl CallbackEvent {
     }
 }
 
-/// One status callback. `Debug` shows no numbers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One status callback. `Debug` shows neither numbers nor where the recording is.
+#[derive(Clone, PartialEq, Eq)]
 pub struct StatusCallback {
     /// Exotel's id of the call.
     pub call_sid: Option<String>,
@@ -71,6 +72,23 @@ pub struct StatusCallback {
     /// The legs, first the one dialled first.
     pub legs: Vec<Leg>,
     fields: Fields,
+}
+
+impl fmt::Debug for StatusCallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StatusCallback")
+            .field("call_sid", &self.call_sid)
+            .field("event", &self.event)
+            .field("status", &self.status)
+            .field("from", &self.from)
+            .field("to", &self.to)
+            .field("phone_number", &self.phone_number)
+            .field("date_updated", &self.date_updated)
+            .field("recorded", &self.recording_url.is_some())
+            .field("legs", &self.legs)
+            .field("fields", &self.fields)
+            .finish_non_exhaustive()
+    }
 }
 
 impl StatusCallback {

@@ -41,7 +41,7 @@ pub enum Incoming {
     },
     /// The stream ends.
     Stop {
-        /// The person hung up. False where the flow goes on (`stopped`), or no reason is given.
+        /// The person hung up. False where the flow goes on (`stopped`), and where the reason is missing or another word.
         hung_up: bool,
     },
     /// An event that needs no action: `clear`, `closed`, or one that this version does not know.
@@ -154,11 +154,20 @@ pub fn decode(text: &str) -> Result<Incoming, FrameError> {
         }
         "stop" => {
             let reason = frame.stop.reason.get().or(frame.reason.get()).unwrap_or_default();
-            let hung_up = !reason.is_empty() && !reason.eq_ignore_ascii_case("stopped");
-            Ok(Incoming::Stop { hung_up })
+            Ok(Incoming::Stop {
+                hung_up: is_hang_up(reason),
+            })
         }
         other => Ok(Incoming::Other(other.chars().take(MAX_EVENT).collect())),
     }
+}
+
+/// Whether a `stop`'s reason says that the person hung up: `callended` is documented, `caller_hangup` was seen. Any other
+/// word may mean a fault, after which the flow can go on.
+fn is_hang_up(reason: &str) -> bool {
+    let mut word = crate::form::normal(reason);
+    word.retain(|c| !c.is_whitespace());
+    word == "callended" || word.contains("hangup") || word.contains("hungup")
 }
 
 /// Writes audio: a multiple of 320 bytes of PCM at the stream's own rate.

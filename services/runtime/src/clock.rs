@@ -1,6 +1,9 @@
 //! The time of day and new ids, as a value that is passed in.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
@@ -20,7 +23,9 @@ impl Clock {
 
     /// A clock that stands at `now` until [`Clock::advance`] moves it, for tests.
     pub fn manual(now: DateTime<Utc>) -> Self {
-        Self { manual: Some(Arc::new(Mutex::new(now))) }
+        Self {
+            manual: Some(Arc::new(Mutex::new(now))),
+        }
     }
 
     /// The time now.
@@ -49,4 +54,18 @@ impl Clock {
     pub fn new_uuid(&self) -> Uuid {
         Uuid::now_v7()
     }
+}
+
+/// The time since the machine started, also while it slept or this process was stopped: for limits that a suspended process must
+/// not outlive (`CLOCK_BOOTTIME`; on systems without it the monotonic clock).
+pub fn since_boot() -> Duration {
+    #[cfg(target_os = "linux")]
+    let clock = rustix::time::ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = rustix::time::ClockId::Monotonic;
+    let now = rustix::time::clock_gettime(clock);
+    Duration::new(
+        u64::try_from(now.tv_sec).unwrap_or(0),
+        u32::try_from(now.tv_nsec).unwrap_or(0),
+    )
 }

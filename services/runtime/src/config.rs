@@ -25,25 +25,37 @@ pub struct Vars {
 impl fmt::Debug for Vars {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Values can be secrets.
-        f.debug_struct("Vars").field("names", &self.values.keys()).field("problems", &self.problems).finish()
+        f.debug_struct("Vars")
+            .field("names", &self.values.keys())
+            .field("problems", &self.problems)
+            .finish()
     }
 }
 
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Vars {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
-        Self { values: pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect(), problems: Vec::new() }
+        Self {
+            values: pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
+            problems: Vec::new(),
+        }
     }
 }
 
 impl Vars {
     /// The variables of this process. Those that are not Unicode are left out.
     pub fn from_process() -> Self {
-        env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
+        env::vars_os()
+            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+            .collect()
     }
 
     /// The value as it stands; an empty one counts as absent.
     pub fn text(&self, name: &str) -> Option<String> {
-        self.values.get(name).map(|v| v.trim()).filter(|v| !v.is_empty()).map(str::to_owned)
+        self.values
+            .get(name)
+            .map(|v| v.trim())
+            .filter(|v| !v.is_empty())
+            .map(str::to_owned)
     }
 
     /// A secret; an empty one counts as absent.
@@ -84,7 +96,11 @@ impl Vars {
     /// # Errors
     /// All mistakes together.
     pub fn finish<T>(self, settings: T) -> Result<T, ConfigError> {
-        if self.problems.is_empty() { Ok(settings) } else { Err(ConfigError(self.problems)) }
+        if self.problems.is_empty() {
+            Ok(settings)
+        } else {
+            Err(ConfigError(self.problems))
+        }
     }
 }
 

@@ -40,13 +40,21 @@ pub async fn serve(listener: TcpListener, readiness: Readiness, tasks: &Tasks) -
     let stopping = tasks.clone();
     let ready = move || {
         let ready = readiness.get() && !stopping.is_stopping();
-        async move { if ready { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") } }
+        async move {
+            if ready {
+                (StatusCode::OK, "ready\n")
+            } else {
+                (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+            }
+        }
     };
     let app = Router::new()
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics));
-    axum::serve(listener, app).with_graceful_shutdown(tasks.stopping()).await
+    axum::serve(listener, app)
+        .with_graceful_shutdown(tasks.stopping())
+        .await
 }
 
 async fn metrics() -> impl IntoResponse {
@@ -55,7 +63,11 @@ async fn metrics() -> impl IntoResponse {
         Ok(()) => (StatusCode::OK, [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text),
         Err(error) => {
             tracing::error!(%error, "cannot write the metrics page");
-            (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], Vec::new())
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                [(header::CONTENT_TYPE, "text/plain")],
+                Vec::new(),
+            )
         }
     }
 }

@@ -1,8 +1,12 @@
 //! Tracked tasks and the order of stopping: soft (finish what you do), then hard (drop it), each bounded.
 
-use std::{future::Future, time::Duration};
+use std::{convert::Infallible, future::Future, time::Duration};
 
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, Span, info, warn};
 
@@ -11,6 +15,7 @@ use tracing::{Instrument as _, Span, info, warn};
 pub struct Tasks {
     tracker: TaskTracker,
     soft: CancellationToken,
+    impatient: CancellationToken,
     hard: CancellationToken,
 }
 
@@ -45,6 +50,16 @@ impl Tasks {
         self.soft.cancel();
     }
 
+    /// Resolves when somebody does not want to wait for what is under way: end it in order, but now.
+    pub fn hurrying(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.impatient.clone().cancelled_owned()
+    }
+
+    /// Asks what is under way to end now.
+    pub fn cut_short(&self) {
+        self.impatient.cancel();
+    }
+
     /// How many tasks have not ended.
     pub fn len(&self) -> usize {
         self.tracker.len()
@@ -71,19 +86,46 @@ impl Tasks {
     }
 }
 
-/// Resolves at SIGTERM or SIGINT.
-///
-/// # Errors
-/// When the process cannot listen for signals.
-pub async fn signal() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => info!("SIGTERM: shutting down"),
-        _ = interrupt.recv() => info!("interrupted: shutting down"),
+/// SIGTERM and SIGINT, from when it is made.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Begins to listen, in place of the signals' ordinary effect.
+    ///
+    /// # Errors
+    /// When the process cannot listen for signals.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-    Ok(())
+
+    /// Resolves at the next one.
+    pub async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Stops the tasks at the first one, and cuts the drain short at the next. Never ends.
+    pub(crate) async fn drive(mut self, tasks: &Tasks) -> Infallible {
+        loop {
+            self.recv().await;
+            if tasks.is_stopping() {
+                warn!("told to stop again: what is under way is cut short");
+                tasks.cut_short();
+            } else {
+                info!("told to stop: finishing what is under way");
+                tasks.stop();
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -9,15 +9,18 @@ use crate::{
 };
 
 /// Runs a process: installs the crypto provider, reads the settings (exit 64 when they are wrong), starts telemetry, runs,
-/// and flushes telemetry at the end. `run` gets the settings and the tasks, whose soft stop follows SIGTERM and SIGINT.
+/// and flushes telemetry at the end. `run` gets the settings and the tasks, whose soft stop follows SIGTERM and SIGINT; a second signal cuts
+/// the drain short.
 pub fn main<C, R, F>(service: &'static str, config: impl FnOnce(Vars) -> Result<C, ConfigError>, run: R) -> ExitCode
 where
     R: FnOnce(C, Tasks) -> F,
     F: Future<Output = anyhow::Result<()>>,
 {
     crate::install_crypto_provider();
-    let settings = telemetry::Settings::read(&mut Vars::from_process());
-    let config = match config(Vars::from_process()) {
+    let mut vars = Vars::from_process();
+    let settings = telemetry::Settings::read(&mut vars);
+    // What was wrong with the first settings is told together with the rest.
+    let config = match config(vars) {
         Ok(config) => config,
         Err(error) => {
             complain(service, &error.to_string());
@@ -34,17 +37,11 @@ where
     let result = runtime.block_on(async {
         let telemetry = telemetry::start(service, &settings)?;
         let tasks = Tasks::new();
-        let signalled = tasks.clone();
-        tasks.spawn(async move {
-            tokio::select! {
-                signal = lifecycle::signal() => match signal {
-                    Ok(()) => signalled.stop(),
-                    Err(error) => tracing::error!(%error, "cannot listen for signals"),
-                },
-                () = signalled.stopping() => {}
-            }
-        });
-        let result = run(config, tasks).await;
+        let signals = lifecycle::Signals::listen()?;
+        let result = tokio::select! {
+            result = run(config, tasks.clone()) => result,
+            never = signals.drive(&tasks) => match never {},
+        };
         telemetry.shut_down().await;
         result
     });
@@ -57,7 +54,10 @@ where
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the process ends here, and its log may not have begun")]
+#[expect(
+    clippy::print_stderr,
+    reason = "the process ends here, and its log may not have begun"
+)]
 fn complain(service: &str, what: &str) {
     eprintln!("{service}: {what}");
 }

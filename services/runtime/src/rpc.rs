@@ -53,7 +53,11 @@ where
             async move {
                 let response = future.await?;
                 // A streaming answer has its status in the trailers; only a failure is known with the head.
-                if let Some(code) = response.headers().get("grpc-status").and_then(|code| code.to_str().ok()) {
+                if let Some(code) = response
+                    .headers()
+                    .get("grpc-status")
+                    .and_then(|code| code.to_str().ok())
+                {
                     recorder.record("rpc.grpc.status_code", code);
                 }
                 Ok(response)

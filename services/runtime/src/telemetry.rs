@@ -10,17 +10,28 @@ use opentelemetry_sdk::{
     Resource, metrics::SdkMeterProvider, propagation::TraceContextPropagator, trace::SdkTracerProvider,
 };
 use prometheus::Registry;
-use tracing::Span;
+use tracing::{Level, Metadata, Span};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _, filter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    EnvFilter, Layer as _,
+    filter::{self, FilterExt as _, LevelFilter},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 use crate::config::Vars;
+
+/// Log lines that wait to be written: some seconds of a busy process.
+const LINES: usize = 8192;
 
 /// A collector that does not answer holds the exit for this long at most.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
-/// The crates that carry the exporter's own traffic; their spans would feed back into it.
-const EXPORTER_CRATES: [&str; 4] = ["hyper", "h2", "tonic", "tower"];
+/// Whose spans and events may go into traces, and whose lines may be more detailed than INFO. At DEBUG and TRACE others write
+/// what must stay here: a WebSocket library its frames, a database driver its parameters; and the exporter's own traffic would
+/// feed back into it.
+const OURS: [&str; 5] = ["call_service", "edge", "echo_agent", "exotel", "runtime"];
 
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +56,21 @@ pub struct Settings {
 impl Settings {
     /// Reads the settings; the rest of the standard `OTEL_*` variables is read by the exporters themselves.
     pub fn read(vars: &mut Vars) -> Self {
+        let format = match vars.text("LOG_FORMAT").as_deref() {
+            None | Some("json") => LogFormat::Json,
+            Some("human") => LogFormat::Human,
+            Some(_) => {
+                vars.problem("LOG_FORMAT", "is neither json nor human");
+                LogFormat::Json
+            }
+        };
+        let filter = vars.text("RUST_LOG").unwrap_or_else(|| "info".to_owned());
+        if EnvFilter::try_new(&filter).is_err() {
+            vars.problem("RUST_LOG", "does not read as a filter such as info,edge=debug");
+        }
         Self {
-            format: if vars.text("LOG_FORMAT").as_deref() == Some("human") { LogFormat::Human } else { LogFormat::Json },
-            filter: vars.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
+            format,
+            filter,
             otlp_endpoint: vars.text("OTEL_EXPORTER_OTLP_ENDPOINT"),
         }
     }
@@ -58,6 +81,8 @@ impl Settings {
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
     metrics: SdkMeterProvider,
+    /// Writes what is left of the log when it is dropped.
+    _lines: WorkerGuard,
 }
 
 /// The process's metrics, for the Prometheus page.
@@ -78,7 +103,12 @@ pub fn start(service: &'static str, settings: &Settings) -> anyhow::Result<Telem
     if let Some(endpoint) = &settings.otlp_endpoint {
         use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig as _};
         let spans = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
-        traces = Some(SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(spans).build());
+        traces = Some(
+            SdkTracerProvider::builder()
+                .with_resource(resource)
+                .with_batch_exporter(spans)
+                .build(),
+        );
         let exporter = MetricExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
         metrics = metrics.with_periodic_exporter(exporter);
     }
@@ -86,21 +116,33 @@ pub fn start(service: &'static str, settings: &Settings) -> anyhow::Result<Telem
     global::set_meter_provider(metrics.clone());
     global::set_text_map_propagator(TraceContextPropagator::new());
 
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // A log that nobody reads must not stop the audio: lines beyond the buffer are dropped.
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LINES)
+        .lossy(true)
+        .finish(std::io::stderr());
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = match settings.format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
         LogFormat::Human => lines.compact().boxed(),
     };
     let spans = traces.as_ref().map(|provider| {
-        tracing_opentelemetry::layer().with_tracer(provider.tracer("callbridge")).with_filter(filter::filter_fn(
-            |metadata| !EXPORTER_CRATES.iter().any(|name| metadata.target().split("::").next() == Some(name)),
-        ))
+        // The hint also keeps what libraries write through `log` from being made at all.
+        let exported = filter::filter_fn(is_exported).with_max_level_hint(LevelFilter::INFO);
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("callbridge"))
+            .with_filter(exported)
     });
+    let wanted = EnvFilter::try_new(&settings.filter)?.and(filter::filter_fn(may_be_logged));
     tracing_subscriber::registry()
         .with(spans)
-        .with(lines.with_filter(EnvFilter::try_new(&settings.filter)?))
+        .with(lines.with_filter(wanted))
         .try_init()?;
-    Ok(Telemetry { traces, metrics })
+    Ok(Telemetry {
+        traces,
+        metrics,
+        _lines: guard,
+    })
 }
 
 impl Telemetry {
@@ -115,6 +157,24 @@ impl Telemetry {
         });
         let _ = tokio::time::timeout(2 * FLUSH_LIMIT, flush).await;
     }
+}
+
+fn is_ours(metadata: &Metadata<'_>) -> bool {
+    metadata
+        .target()
+        .split("::")
+        .next()
+        .is_some_and(|name| OURS.contains(&name))
+}
+
+/// Whether a span, or an event within one, may go to the collector (F122).
+fn is_exported(metadata: &Metadata<'_>) -> bool {
+    is_ours(metadata) && *metadata.level() <= Level::INFO
+}
+
+/// Whether a line may be written, wanted or not (F122).
+fn may_be_logged(metadata: &Metadata<'_>) -> bool {
+    is_ours(metadata) || *metadata.level() <= Level::INFO
 }
 
 /// A meter of this process.
@@ -137,7 +197,10 @@ pub fn inject(headers: &mut HeaderMap) {
 pub fn traceparent() -> Option<String> {
     let mut headers = HeaderMap::new();
     inject(&mut headers);
-    headers.get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned)
+    headers
+        .get("traceparent")
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned)
 }
 
 /// The context of a `traceparent`, to set as a span's parent or link. An unreadable one gives an empty context.

@@ -63,13 +63,19 @@ impl Clients {
     /// Connects when the first call is made, and again when the connection broke.
     pub fn new(address: SocketAddr, key: ApiKey) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address makes a URL");
-        Self { channel: endpoint.connect_timeout(CONNECT).connect_lazy(), key }
+        Self {
+            channel: endpoint.connect_timeout(CONNECT).connect_lazy(),
+            key,
+        }
     }
 
     /// The same process with another key.
     #[must_use]
     pub fn with_key(&self, key: ApiKey) -> Self {
-        Self { channel: self.channel.clone(), key }
+        Self {
+            channel: self.channel.clone(),
+            key,
+        }
     }
 
     fn keyed(&self) -> Keyed {

@@ -4,10 +4,12 @@ mod arguments;
 mod demo;
 mod folder;
 mod sound;
+mod telemetry;
 mod verify;
 mod view;
 
 use std::{
+    env,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -18,6 +20,7 @@ use clap::Parser as _;
 use self::{arguments::Arguments, demo::Demo, folder::Folder};
 use crate::{
     Keys, Registration, Stack,
+    keys::random,
     postgres::{self, Binaries, Options, Postgres},
 };
 
@@ -49,15 +52,15 @@ pub fn main() -> ExitCode {
 async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let folder = Folder::prepare(arguments.state_dir())?;
     arguments.check_ports().await?;
+    telemetry::start(&folder.log())?;
     view::title(&folder);
     // From here on an interrupt ends things in order.
-    let interrupted = runtime::lifecycle::signal();
-    tokio::pin!(interrupted);
+    let mut signals = runtime::lifecycle::Signals::listen().context("cannot listen for Ctrl-C")?;
 
     let (postgres, database_url) = database(arguments, &folder).await?;
     let started = tokio::select! {
         started = start(arguments, &folder, database_url) => started,
-        _ = &mut interrupted => {
+        () = signals.recv() => {
             stop_postgres(postgres).await;
             return Ok(ExitCode::from(INTERRUPTED));
         }
@@ -70,8 +73,8 @@ async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     let outcome = tokio::select! {
-        outcome = both_calls(&stack, &folder) => Some(outcome),
-        _ = &mut interrupted => None,
+        outcome = both_calls(arguments, &stack, &folder) => Some(outcome),
+        () = signals.recv() => None,
     };
     let code = match outcome {
         None => ExitCode::from(INTERRUPTED),
@@ -82,10 +85,14 @@ async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Some(Ok(demo)) => {
             view::next_steps(&stack, &demo);
             if arguments.once {
-                if demo.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+                if demo.is_good() {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::FAILURE
+                }
             } else {
                 view::waiting();
-                let _ = interrupted.await;
+                signals.recv().await;
                 ExitCode::SUCCESS
             }
         }
@@ -102,16 +109,33 @@ async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 async fn database(arguments: &Arguments, folder: &Folder) -> anyhow::Result<(Option<Postgres>, String)> {
     let begun = Instant::now();
     if let Some(url) = &arguments.database_url {
-        postgres::check(url).await?;
-        let applied = call_service::migrate(url).await.context("cannot migrate the database of --database-url")?;
-        view::ready("PostgreSQL", &format!("as given, {} migrations applied", applied.len()), begun.elapsed());
+        let applied = call_service::migrate(url).await.with_context(|| {
+            let address = postgres::address(url);
+            let example = "expected something like postgres://user@host/database";
+            let which = if address.is_empty() { example } else { &address };
+            format!("cannot use the database of --database-url ({which})")
+        })?;
+        view::ready(
+            "PostgreSQL",
+            &format!("as given, {} migrations applied", applied.len()),
+            begun.elapsed(),
+        );
         return Ok((None, url.clone()));
     }
     let binaries = Binaries::find().await?;
-    let options = Options { durable: true, parent: Some(folder.path().to_owned()), log: Some(folder.postgres_log()) };
+    let options = Options {
+        durable: true,
+        parent: Some(folder.path().to_owned()),
+        log: Some(folder.postgres_log()),
+    };
     let postgres = Postgres::start_with(&binaries, options).await?;
     let url = postgres.create_database().await?;
-    let what = format!("{} (version {}, {})", postgres.address(), binaries.version(), binaries.folder().display());
+    let what = format!(
+        "{} (version {}, {})",
+        postgres.address(),
+        binaries.version(),
+        binaries.folder().display()
+    );
     view::ready("PostgreSQL", &what, begun.elapsed());
     Ok((Some(postgres), url))
 }
@@ -126,12 +150,15 @@ async fn start(arguments: &Arguments, folder: &Folder, database_url: String) -> 
     let simulator = exotel_sim::Config {
         state_dir: folder.simulator(),
         accounts: Vec::new(),
-        settings: exotel_sim::Settings { late_facts_ms: 2_000, ..exotel_sim::Settings::default() },
+        settings: exotel_sim::Settings {
+            late_facts_ms: 2_000,
+            ..exotel_sim::Settings::default()
+        },
         ..exotel_sim::Config::default()
     };
     Stack::builder()
         .database_url(database_url)
-        .keys(folder.keys()?)
+        .keys(keys(arguments, folder)?)
         .ports(arguments.ports())
         .simulator(simulator)
         .on_ready(view::ready)
@@ -140,21 +167,31 @@ async fn start(arguments: &Arguments, folder: &Folder, database_url: String) -> 
 }
 
 /// Registers, calls, and writes `dev.json` before and after.
-async fn both_calls(stack: &Stack, folder: &Folder) -> anyhow::Result<Demo> {
+async fn both_calls(arguments: &Arguments, stack: &Stack, folder: &Folder) -> anyhow::Result<Demo> {
     let mut registration = Registration::new("dev")?;
+    if arguments.database_url.is_some() {
+        // A database that is kept has the number of the run before.
+        let unique = u32::from_le_bytes(random()?) % 10_000_000;
+        registration.phone.number = format!("+91804{unique:07}");
+    }
     registration.greeting = Some(GREETING.to_vec());
     registration.account.calls_per_minute = 60;
     let registered = stack.register(registration).await?;
     view::registered(&registered);
-    let mut demo = Demo::new(stack, registered);
+    let mut demo = Demo::new(registered);
     folder.write_json(&demo.describe(stack, folder))?;
     demo.call(stack, folder).await?;
     folder.write_json(&demo.describe(stack, folder))?;
     Ok(demo)
 }
 
-impl Folder {
-    fn keys(&self) -> anyhow::Result<Keys> {
-        Ok(Keys::kept_in(&self.path().join("keys.json"))?)
+/// The keys of the run before; with a database that is kept, those that sealed what is in it win.
+fn keys(arguments: &Arguments, folder: &Folder) -> anyhow::Result<Keys> {
+    let mut keys = Keys::kept_in(&folder.path().join("keys.json"))?;
+    if arguments.database_url.is_some() {
+        let given = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+        keys.credential_keys = given("CREDENTIAL_KEYS").unwrap_or(keys.credential_keys);
+        keys.token_keys = given("TOKEN_KEYS").unwrap_or(keys.token_keys);
     }
+    Ok(keys)
 }

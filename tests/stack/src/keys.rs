@@ -62,7 +62,12 @@ impl Keys {
     pub fn generate() -> Result<Self, Error> {
         let key = |kid: &str| Ok(format!("ck_{kid}_{}", HEXLOWER.encode(&random::<24>()?)));
         let root = || Ok(format!("1:{}", BASE64.encode(&random::<32>()?)));
-        Ok(Self { api_key: key("stack")?, edge_api_key: key("edge")?, credential_keys: root()?, token_keys: root()? })
+        Ok(Self {
+            api_key: key("stack")?,
+            edge_api_key: key("edge")?,
+            credential_keys: root()?,
+            token_keys: root()?,
+        })
     }
 
     /// The keys in a file that only its owner can read; new ones when there is no such file.
@@ -70,12 +75,20 @@ impl Keys {
     /// # Errors
     /// When the file cannot be used.
     pub fn kept_in(path: &Path) -> Result<Self, Error> {
-        let failed = |source| Error::File { path: path.display().to_string(), source };
+        let failed = |source| Error::File {
+            path: path.display().to_string(),
+            source,
+        };
         match fs::read(path) {
             Ok(json) => serde_json::from_slice(&json).map_err(|error| failed(error.into())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let keys = Self::generate()?;
-                let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+                let file = fs::OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(path)
+                    .map_err(failed)?;
                 serde_json::to_writer_pretty(file, &keys).map_err(|error| failed(error.into()))?;
                 Ok(keys)
             }
@@ -86,9 +99,16 @@ impl Keys {
     /// `API_KEYS` of call-service: names, scopes and hashes.
     pub fn api_keys(&self) -> String {
         let entry = |name: &str, scopes: &str, key: &str| {
-            format!("{name}:{scopes}:{}", HEXLOWER.encode(digest(&SHA256, key.as_bytes()).as_ref()))
+            format!(
+                "{name}:{scopes}:{}",
+                HEXLOWER.encode(digest(&SHA256, key.as_bytes()).as_ref())
+            )
         };
-        format!("{},{}", entry("stack", SCOPES, &self.api_key), entry("edge", EDGE_SCOPES, &self.edge_api_key))
+        format!(
+            "{},{}",
+            entry("stack", SCOPES, &self.api_key),
+            entry("edge", EDGE_SCOPES, &self.edge_api_key)
+        )
     }
 
     /// `EDGE_TOKEN_KEYS` of the edges, derived as `call-service derive-edge-keys` does.

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod builder;
 pub mod client;
 pub mod dev;
 pub mod keys;
@@ -10,9 +11,10 @@ mod registration;
 mod stack;
 pub mod target;
 
+pub use builder::{Builder, Ports, Settings};
 pub use client::{ApiKey, Clients, Keyed};
 pub use keys::Keys;
 pub use piece::Piece;
 pub use poll::{TimedOut, poll};
 pub use registration::{Registered, Registration};
-pub use stack::{Builder, Ports, Settings, Stack, shared_postgres};
+pub use stack::{Stack, shared_postgres};

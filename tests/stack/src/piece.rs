@@ -45,7 +45,13 @@ impl Piece {
         let future = run(tasks.clone()).instrument(info_span!("piece", name, port = address.port()));
         // Apart from the piece's own tasks, whose end it waits for.
         let running = Tasks::new().spawn(future);
-        Self { name, address, internal, tasks, running: Some(running) }
+        Self {
+            name,
+            address,
+            internal,
+            tasks,
+            running: Some(running),
+        }
     }
 
     /// `http://` and the address.
@@ -92,13 +98,11 @@ impl Piece {
     /// When it ends with an error or does not end.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         self.tasks.stop();
-        match tokio::time::timeout(STOP_LIMIT, self.ended()).await {
-            Ok(ended) => ended,
-            Err(_) => {
-                self.kill().await;
-                Err(anyhow!("{} did not stop within {} s", self.name, STOP_LIMIT.as_secs()))
-            }
+        if let Ok(ended) = tokio::time::timeout(STOP_LIMIT, self.ended()).await {
+            return ended;
         }
+        self.kill().await;
+        Err(anyhow!("{} did not stop within {} s", self.name, STOP_LIMIT.as_secs()))
     }
 
     /// Drops it and all its tasks where they are, as nearly as one process can be killed inside another.
@@ -111,9 +115,14 @@ impl Piece {
     }
 
     async fn ended(&mut self) -> anyhow::Result<()> {
-        let Some(running) = self.running.as_mut() else { return Ok(()) };
+        let Some(running) = self.running.as_mut() else {
+            return Ok(());
+        };
         let ended = running.await;
         self.running = None;
-        ended.with_context(|| format!("{} panicked", self.name))?.unwrap_or(Ok(())).context(self.name)
+        ended
+            .with_context(|| format!("{} panicked", self.name))?
+            .unwrap_or(Ok(()))
+            .context(self.name)
     }
 }

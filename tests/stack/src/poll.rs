@@ -35,10 +35,20 @@ pub async fn poll<T, S: std::fmt::Display>(
         match tokio::time::timeout_at(deadline, look()).await {
             Ok(Ok(seen)) => return Ok(seen),
             Ok(Err(state)) => last = state.to_string(),
-            Err(_) => return Err(TimedOut { what: what.to_owned(), limit, last }),
+            Err(_) => {
+                return Err(TimedOut {
+                    what: what.to_owned(),
+                    limit,
+                    last,
+                });
+            }
         }
         if Instant::now() >= deadline {
-            return Err(TimedOut { what: what.to_owned(), limit, last });
+            return Err(TimedOut {
+                what: what.to_owned(),
+                limit,
+                last,
+            });
         }
         sleep(PAUSE).await;
     }
@@ -56,9 +66,17 @@ mod tests {
             if looks == 3 { Ok(looks) } else { Err("not yet") }
         });
         assert_eq!(seen.await.unwrap(), 3);
-        let error = poll("ever", Duration::from_secs(1), async || Err::<(), _>("state 7")).await.unwrap_err();
+        let error = poll("ever", Duration::from_secs(1), async || Err::<(), _>("state 7"))
+            .await
+            .unwrap_err();
         assert_eq!(error.to_string(), "waited 1s in vain for ever; last state: state 7");
-        let error = poll("an answer", Duration::from_secs(1), std::future::pending::<Result<(), &str>>).await.unwrap_err();
+        let error = poll(
+            "an answer",
+            Duration::from_secs(1),
+            std::future::pending::<Result<(), &str>>,
+        )
+        .await
+        .unwrap_err();
         assert!(error.last.starts_with("nothing"));
     }
 }

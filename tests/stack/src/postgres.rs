@@ -6,14 +6,17 @@ mod identity;
 mod wheel;
 
 pub use binaries::Binaries;
-pub use cluster::{Options, Postgres, check};
+pub use cluster::{Options, Postgres, address};
 pub use wheel::WheelError;
 
 /// What could not be done about PostgreSQL.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// `PG_BIN` is wrong.
-    #[error("PG_BIN is {path}, but {problem}; set it to the bin folder of PostgreSQL {} or newer", binaries::OLDEST)]
+    #[error(
+        "PG_BIN is {path}, but {problem}; set it to the bin folder of PostgreSQL {} or newer",
+        binaries::OLDEST
+    )]
     PgBin {
         /// Its value.
         path: String,
@@ -77,13 +80,4 @@ pub enum Error {
     /// The schema could not be made.
     #[error("cannot migrate the template database")]
     Migrate(#[source] anyhow::Error),
-    /// No connection to a server that is not ours.
-    #[error("cannot reach the database at {address}; is it running, and is the URL right?")]
-    Unreachable {
-        /// Host and port, without user and password.
-        address: String,
-        /// Why not.
-        #[source]
-        source: tokio_postgres::Error,
-    },
 }

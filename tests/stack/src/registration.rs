@@ -46,18 +46,27 @@ impl Registration {
     pub fn new(name: &str) -> Result<Self, KeysError> {
         let unique = data_encoding::HEXLOWER.encode(&random::<6>()?);
         let number = format!("+91804000{:04}", 1_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 8_000);
-        let credentials = ExotelCredentials { api_key: format!("key{unique}"), api_token: format!("token{unique}") };
+        let credentials = ExotelCredentials {
+            api_key: format!("key{unique}"),
+            api_token: format!("token{unique}"),
+        };
         Ok(Self {
             account: CreateAccountRequest {
                 name: name.to_owned(),
                 sid: format!("{name}{unique}"),
                 calls_per_minute: 600,
-                calling_hours: Some(CallingHours { off: true, ..CallingHours::default() }),
+                calling_hours: Some(CallingHours {
+                    off: true,
+                    ..CallingHours::default()
+                }),
                 app_id: "1001".to_owned(),
                 credentials: Some(credentials),
                 ..CreateAccountRequest::default()
             },
-            agent: CreateAgentRequest { name: format!("{name} echo"), ..CreateAgentRequest::default() },
+            agent: CreateAgentRequest {
+                name: format!("{name} echo"),
+                ..CreateAgentRequest::default()
+            },
             phone: CreatePhoneRequest {
                 number,
                 label: name.to_owned(),
@@ -65,7 +74,10 @@ impl Registration {
                 ..CreatePhoneRequest::default()
             },
             greeting: None,
-            simulated: Account { calls_per_minute: 0, ..Account::default() },
+            simulated: Account {
+                calls_per_minute: 0,
+                ..Account::default()
+            },
             record: false,
         })
     }
@@ -98,13 +110,26 @@ impl Stack {
     /// Of the API or the simulator.
     pub async fn register(&self, registration: Registration) -> anyhow::Result<Registered> {
         let clients = self.clients();
-        let Registration { mut account, mut agent, mut phone, greeting, mut simulated, record } = registration;
+        let Registration {
+            mut account,
+            mut agent,
+            mut phone,
+            greeting,
+            mut simulated,
+            record,
+        } = registration;
         if account.subdomain.is_empty() {
             account.subdomain = self.simulator_url();
         }
         let credentials = account.credentials.clone().unwrap_or_default();
         let (account_sid, app_id) = (account.sid.clone(), account.app_id.clone());
-        let account = clients.accounts().create_account(account).await.context("CreateAccount")?.into_inner().account;
+        let account = clients
+            .accounts()
+            .create_account(account)
+            .await
+            .context("CreateAccount")?
+            .into_inner()
+            .account;
         let account = account.context("CreateAccount answered without an account")?;
 
         let greeting = match greeting {
@@ -112,30 +137,67 @@ impl Stack {
             None => None,
         };
         if let Some(greeting) = &greeting {
-            agent.greeting = Some(Greeting { wav_sha256: greeting.wav_sha256.clone(), ..agent.greeting.unwrap_or_default() });
+            agent.greeting = Some(Greeting {
+                wav_sha256: greeting.wav_sha256.clone(),
+                ..agent.greeting.unwrap_or_default()
+            });
         }
         if agent.endpoints.is_empty() {
             agent.endpoints = vec![self.agent_url()];
         }
-        let agent = clients.agents().create_agent(agent).await.context("CreateAgent")?.into_inner().agent;
+        let agent = clients
+            .agents()
+            .create_agent(agent)
+            .await
+            .context("CreateAgent")?
+            .into_inner()
+            .agent;
         let agent = agent.context("CreateAgent answered without an agent")?;
 
         phone.account_id.clone_from(&account.id);
         phone.agent_id.clone_from(&agent.id);
-        let phone = clients.phones().create_phone(phone).await.context("CreatePhone")?.into_inner().phone;
+        let phone = clients
+            .phones()
+            .create_phone(phone)
+            .await
+            .context("CreatePhone")?
+            .into_inner()
+            .phone;
         let phone = phone.context("CreatePhone answered without a phone")?;
 
-        let request = GetWebhookUrlsRequest { account_id: account.id.clone() };
-        let urls = clients.accounts().get_webhook_urls(request).await.context("GetWebhookUrls")?.into_inner();
+        let request = GetWebhookUrlsRequest {
+            account_id: account.id.clone(),
+        };
+        let urls = clients
+            .accounts()
+            .get_webhook_urls(request)
+            .await
+            .context("GetWebhookUrls")?
+            .into_inner();
 
         simulated.sid.clone_from(&account_sid);
         simulated.api_key = credentials.api_key;
         simulated.api_token = credentials.api_token;
-        simulated.exophones = vec![ExoPhone { number: phone.number.clone(), flow: app_id.clone() }];
-        let voicebot = Applet::Voicebot { url: urls.connect_url.clone(), record };
-        let passthru = Applet::Passthru { url: urls.end_url.clone(), branch_b: Vec::new(), asynchronous: false };
-        simulated.flows = vec![Flow { app_id, applets: vec![voicebot, passthru, Applet::Hangup] }];
-        self.control().put_account(simulated).context("the simulator does not take the account")?;
+        simulated.exophones = vec![ExoPhone {
+            number: phone.number.clone(),
+            flow: app_id.clone(),
+        }];
+        let voicebot = Applet::Voicebot {
+            url: urls.connect_url.clone(),
+            record,
+        };
+        let passthru = Applet::Passthru {
+            url: urls.end_url.clone(),
+            branch_b: Vec::new(),
+            asynchronous: false,
+        };
+        simulated.flows = vec![Flow {
+            app_id,
+            applets: vec![voicebot, passthru, Applet::Hangup],
+        }];
+        self.control()
+            .put_account(simulated)
+            .context("the simulator does not take the account")?;
 
         Ok(Registered {
             account_id: account.id,
@@ -153,9 +215,18 @@ impl Stack {
     /// # Errors
     /// Of the API.
     pub async fn upload_greeting(&self, wav: &[u8]) -> anyhow::Result<UploadGreetingResponse> {
-        let chunks: Vec<_> =
-            wav.chunks(CHUNK).map(|chunk| UploadGreetingRequest { chunk: chunk.to_vec().into() }).collect();
-        let stored = self.clients().agents().upload_greeting(iter(chunks)).await.context("UploadGreeting")?;
+        let chunks: Vec<_> = wav
+            .chunks(CHUNK)
+            .map(|chunk| UploadGreetingRequest {
+                chunk: chunk.to_vec().into(),
+            })
+            .collect();
+        let stored = self
+            .clients()
+            .agents()
+            .upload_greeting(iter(chunks))
+            .await
+            .context("UploadGreeting")?;
         Ok(stored.into_inner())
     }
 }

@@ -14,19 +14,30 @@ async fn databases_are_copies_of_one_template() {
     let postgres = Postgres::start().await.unwrap();
     let migrate = async |url: String| {
         let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
-        let statement = async move { client.batch_execute("CREATE TABLE things (id int); INSERT INTO things VALUES (1)").await };
+        let statement = async move {
+            client
+                .batch_execute("CREATE TABLE things (id int); INSERT INTO things VALUES (1)")
+                .await
+        };
         let (made, ended) = tokio::join!(statement, connection);
         made?;
         Ok(ended?)
     };
     let one = postgres.create_database_with(migrate).await.unwrap();
-    let other = postgres.create_database_with(async |_| anyhow::bail!("only once")).await.unwrap();
+    let other = postgres
+        .create_database_with(async |_| anyhow::bail!("only once"))
+        .await
+        .unwrap();
     assert_ne!(one, other);
     let count = async |url: &str| {
         let name = url.rsplit('/').next().unwrap().split('?').next().unwrap();
         let client = postgres.connect(name).await.unwrap();
         client.batch_execute("INSERT INTO things VALUES (2)").await.unwrap();
-        client.query_one("SELECT count(*) FROM things", &[]).await.unwrap().get::<_, i64>(0)
+        client
+            .query_one("SELECT count(*) FROM things", &[])
+            .await
+            .unwrap()
+            .get::<_, i64>(0)
     };
     assert_eq!((count(&one).await, count(&other).await, count(&one).await), (2, 2, 3));
     let address = postgres.address();
@@ -39,12 +50,20 @@ async fn it_dies_with_a_process_that_is_killed() {
     // This program again, as the owner: it prints the address and then sleeps.
     if std::env::var_os("STACK_TEST_OWNER").is_some() {
         let parent = std::env::var_os("STACK_TEST_OWNER").map(Into::into);
-        let options = Options { durable: true, parent, log: None };
-        let postgres = Postgres::start_with(&Binaries::find().await.unwrap(), options).await.unwrap();
+        let options = Options {
+            durable: true,
+            parent,
+            log: None,
+        };
+        let postgres = Postgres::start_with(&Binaries::find().await.unwrap(), options)
+            .await
+            .unwrap();
         println!("\naddress={}", postgres.address());
         std::future::pending::<()>().await;
     }
     let folder = tempfile::tempdir().unwrap();
+    // As root, another user keeps its data in it.
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let mut owner = Command::new(std::env::current_exe().unwrap())
         .args(["it_dies_with_a_process_that_is_killed", "--exact", "--nocapture"])
         .env("STACK_TEST_OWNER", folder.path())
@@ -52,26 +71,30 @@ async fn it_dies_with_a_process_that_is_killed() {
         .spawn()
         .unwrap();
     let output = std::io::BufReader::new(owner.stdout.take().unwrap());
-    let lines = std::io::BufRead::lines(output).map_while(Result::ok);
-    let address = lines.filter_map(|line| line.strip_prefix("address=").map(str::to_owned)).next().unwrap();
+    let mut lines = std::io::BufRead::lines(output).map_while(Result::ok);
+    let address = lines
+        .find_map(|line| line.strip_prefix("address=").map(str::to_owned))
+        .unwrap();
     TcpStream::connect(&address).unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     owner.kill().unwrap();
     owner.wait().unwrap();
-    poll("the server to be gone", LIMIT, async || match TcpStream::connect(&address) {
-        Ok(_) => Err("it still accepts connections".to_owned()),
-        Err(_) => Ok(()),
+    poll("the server to be gone", LIMIT, async || {
+        match TcpStream::connect(&address) {
+            Ok(_) => Err("it still accepts connections".to_owned()),
+            Err(_) => Ok(()),
+        }
     })
     .await
     .unwrap();
     poll("the data to be removed", LIMIT, async || {
-        let left = walk(folder.path());
-        if left == 0 { Ok(()) } else { Err(format!("{left} files are left")) }
+        let left = std::fs::read_dir(folder.path()).unwrap().count();
+        if left == 0 {
+            Ok(())
+        } else {
+            Err(format!("{left} folders are left"))
+        }
     })
     .await
     .unwrap();
-}
-
-fn walk(folder: &std::path::Path) -> usize {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| if entry.path().is_dir() { walk(&entry.path()) } else { 1 }).sum()
 }

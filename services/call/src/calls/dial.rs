@@ -3,11 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use callbridge_proto::id::CallId;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use exotel::{
-    PhoneNumber,
-    paths,
+    PhoneNumber, paths,
     rest::{Credentials, Dial, DialOutcome, Mode, Rejection},
     token::Purpose,
 };
@@ -20,13 +19,14 @@ use tracing::{Instrument as _, Span, error, info_span, warn};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::{
-    record::{Note, record},
+    record::{Note, record_locked},
     socket,
     state::{Dialed, End, Event, Outcome, Party},
 };
 use crate::{
     app::App,
     error::Error,
+    ingress::resolve,
     store::{
         accounts::Account,
         calls::{self, Change},
@@ -74,7 +74,8 @@ pub struct Order {
     plan: Plan,
     attempt: i32,
     dial: Dial,
-    committed: Instant,
+    /// Before the commit, by a clock that goes on while the machine sleeps.
+    begun: Duration,
 }
 
 /// Looks up what a dial needs, before anything is committed: the mode, the flow, the credentials. The permit bounds the
@@ -85,8 +86,12 @@ pub async fn credentials(
     account: &Account,
     phone: &Phone,
 ) -> Result<(Credentials, Option<String>), Error> {
-    let credentials = app.vault.open(conn, phone.id()).await?.credentials;
-    let app_id = phone.app_id.clone().or_else(|| account.app_id.clone()).or_else(|| app.config.default_app_id());
+    let credentials = app.vault.resolve(conn, account, Some(phone)).await?.credentials;
+    let app_id = phone
+        .app_id
+        .clone()
+        .or_else(|| account.app_id.clone())
+        .or_else(|| app.config.default_app_id());
     if phone.dial_mode == DialMode::Flow && app_id.is_none() {
         return Err(Error::precondition(
             "NO_APP_ID",
@@ -98,17 +103,26 @@ pub async fn credentials(
 
 impl Plan {
     /// Makes the request, within the transaction that commits the dial. In STREAM mode the media session is inserted here.
-    pub async fn order(self, conn: &mut AsyncPgConnection, app: &App, attempt: i32) -> Result<Order, Error> {
-        let now = calls::database_now(conn).await?;
+    pub async fn order(
+        self,
+        conn: &mut AsyncPgConnection,
+        app: &App,
+        attempt: i32,
+        now: DateTime<Utc>,
+    ) -> Result<Order, Error> {
         let mode = match (self.mode, &self.app_id) {
-            (DialMode::Stream, _) => {
-                Mode::Stream { url: socket::open(conn, app, self.call_id, now, socket::BEFORE_DIAL).await? }
-            }
+            (DialMode::Stream, _) => Mode::Stream {
+                url: socket::open(conn, app, self.call_id, now, socket::BEFORE_DIAL).await?,
+            },
             (DialMode::Flow, Some(app_id)) => Mode::Flow { app_id: app_id.clone() },
-            (DialMode::Flow, None) => return Err(Error::internal("a dial through a flow was planned without an app id")),
+            (DialMode::Flow, None) => {
+                return Err(Error::internal("a dial through a flow was planned without an app id"));
+            }
         };
         let mut nonce = [0; 8];
-        SystemRandom::new().fill(&mut nonce).map_err(|_| Error::internal("the system gives no random bytes"))?;
+        SystemRandom::new()
+            .fill(&mut nonce)
+            .map_err(|_| Error::internal("the system gives no random bytes"))?;
         let talk = TimeDelta::seconds(i64::from(self.time_limit) + i64::from(self.ring_timeout));
         let expires = u32::try_from((now + talk + CALLBACK_LATE).timestamp()).unwrap_or(u32::MAX);
         let callback = app.tokens.mint(Purpose::Callback, self.call_id.0, nonce, expires);
@@ -122,22 +136,30 @@ impl Plan {
             ring_timeout_s: self.ring_timeout,
             record: self.record,
         };
-        Ok(Order { plan: self, attempt, dial, committed: Instant::now() })
+        Ok(Order {
+            plan: self,
+            attempt,
+            dial,
+            begun: runtime::clock::since_boot(),
+        })
     }
 }
 
 /// Dials, after the commit. The task outlives the RPC that asked for it.
-pub fn spawn(app: &Arc<App>, mut order: Order) {
-    order.committed = Instant::now();
-    let span = info_span!(parent: Span::current(), "call.dial", call.id = %order.plan.call_id, call.attempt = order.attempt);
+pub fn spawn(app: &Arc<App>, order: Order) {
+    let span =
+        info_span!(parent: Span::current(), "call.dial", call.id = %order.plan.call_id, call.attempt = order.attempt);
     let app_of_task = Arc::clone(app);
-    app.tasks.spawn(async move { run(&app_of_task, order).await }.instrument(span));
+    app.tasks
+        .spawn(async move { run(&app_of_task, order).await }.instrument(span));
 }
 
 async fn run(app: &Arc<App>, order: Order) {
     let id = order.plan.call_id;
-    let outcome = if order.committed.elapsed() > LATEST_START {
-        DialOutcome::NotSent { reason: "the worker was stopped for too long between its commit and the dial".to_owned() }
+    let outcome = if runtime::clock::since_boot().saturating_sub(order.begun) > LATEST_START {
+        DialOutcome::NotSent {
+            reason: "the worker was stopped for too long between its commit and the dial".to_owned(),
+        }
     } else {
         app.exotel.connect(&order.plan.credentials, &order.dial).await.outcome
     };
@@ -160,11 +182,27 @@ async fn run(app: &Arc<App>, order: Order) {
 
 async fn write(app: &Arc<App>, order: &Order, outcome: &DialOutcome) -> Result<(), Error> {
     let id = order.plan.call_id;
-    let (dialed, note) = decide(order.attempt, outcome, app.clock.now());
-    let event = Event::Dialed(order.attempt, dialed);
     let mut conn = app.db.conn().await?;
     let done = conn
-        .transaction::<_, Error, _>(async |conn| Ok(record(conn, id, &event, note.clone()).await?))
+        .transaction::<_, Error, _>(async |conn| {
+            let Some((call, now)) = calls::lock(conn, id).await? else {
+                return Ok(None);
+            };
+            let (dialed, mut note) = decide(order.attempt, outcome, now);
+            // Evidence may have come first, and named another call of Exotel's: never overwritten, and for a person to see.
+            if matches!(
+                resolve::identity(conn, &call, note.change.call_sid.as_deref()).await?,
+                resolve::Identity::Other
+            ) {
+                note.change = Change {
+                    needs_review: Some(true),
+                    ..Change::default()
+                };
+                note = note.with("contradiction", "call_sid");
+            }
+            let event = Event::Dialed(order.attempt, dialed);
+            Ok(Some(record_locked(conn, call, now, Some(&event), None, note).await?))
+        })
         .instrument(info_span!("db.transaction", otel.name = "dial_outcome"))
         .await?;
     drop(conn);
@@ -179,7 +217,7 @@ async fn write(app: &Arc<App>, order: &Order, outcome: &DialOutcome) -> Result<(
 }
 
 /// What a dial's outcome means for the call. Only what surely was not dialled may go back to the queue.
-fn decide(attempt: i32, outcome: &DialOutcome, now: chrono::DateTime<chrono::Utc>) -> (Dialed, Note) {
+fn decide(attempt: i32, outcome: &DialOutcome, now: DateTime<Utc>) -> (Dialed, Note) {
     let note = Note::from("dialer").with("attempt", attempt.to_string());
     let requeue = |after: Duration, reason: &str, note: Note| {
         let due_at = now + TimeDelta::from_std(after).unwrap_or(TimeDelta::minutes(5));
@@ -200,7 +238,10 @@ fn decide(attempt: i32, outcome: &DialOutcome, now: chrono::DateTime<chrono::Utc
     };
     match outcome {
         DialOutcome::Placed { call_sid } => {
-            let change = Change { call_sid: Some(call_sid.clone()), ..Change::default() };
+            let change = Change {
+                call_sid: Some(call_sid.clone()),
+                ..Change::default()
+            };
             (Dialed::Placed, note.changing(change))
         }
         DialOutcome::Unknown { reason } => (Dialed::Unknown, note.with("reason", reason.clone())),
@@ -209,9 +250,17 @@ fn decide(attempt: i32, outcome: &DialOutcome, now: chrono::DateTime<chrono::Utc
             requeue(Duration::from_secs(1 << attempt.clamp(0, 6)), "not_sent", note)
         }
         DialOutcome::NotSent { reason } => (refuse("not_sent", None), note.with("detail", reason.clone())),
-        DialOutcome::Rejected { kind: Rejection::RateLimited, retry_after, .. } if attempt < ATTEMPTS => {
-            requeue(retry_after.unwrap_or(Duration::from_secs(10 << attempt.clamp(0, 4))), "rate_limited", note)
-        }
-        DialOutcome::Rejected { kind, provider_code, .. } => (refuse(kind.word(), Some(provider_code)), note),
+        DialOutcome::Rejected {
+            kind: Rejection::RateLimited,
+            retry_after,
+            ..
+        } if attempt < ATTEMPTS => requeue(
+            retry_after.unwrap_or(Duration::from_secs(10 << attempt.clamp(0, 4))),
+            "rate_limited",
+            note,
+        ),
+        DialOutcome::Rejected {
+            kind, provider_code, ..
+        } => (refuse(kind.word(), Some(provider_code)), note),
     }
 }

@@ -1,18 +1,21 @@
 //! The loop that dials queued calls whose time has come, in every replica; any of them may take any call.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use callbridge_proto::id::AccountId;
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::AsyncConnection as _;
 use exotel::PhoneNumber;
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{sleep, timeout},
+};
 use tracing::{Instrument as _, info_span, warn};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::{
     dial::{self, Order, Plan},
-    place, read_back,
+    place,
     record::{Note, record_locked},
     state::{End, Event, Outcome, Party, Source, State},
 };
@@ -26,6 +29,8 @@ use crate::{
     },
 };
 
+/// Between two rounds at least: every change of any call wakes the loop.
+const PACE: Duration = Duration::from_millis(25);
 /// Rows looked at in one round.
 const ROUND: i64 = 32;
 /// How long a call that cannot be dialled for want of a setting waits before it is tried again.
@@ -44,11 +49,12 @@ pub fn start(app: &Arc<App>) {
                 // Either way it is time to look.
                 _ = timeout(app.config.poll_interval, app.hub.work_waits()) => {}
             }
-            for step in [Step::Sweep, Step::Dial, Step::ReadBack] {
+            for step in [Step::Sweep, Step::Dial] {
                 if let Err(error) = step.run(&app).await {
                     warn!(%error, ?step, "a round of the dialler failed; the next one follows");
                 }
             }
+            sleep(PACE).await;
         }
     });
 }
@@ -57,7 +63,6 @@ pub fn start(app: &Arc<App>) {
 enum Step {
     Sweep,
     Dial,
-    ReadBack,
 }
 
 impl Step {
@@ -65,7 +70,6 @@ impl Step {
         match self {
             Self::Sweep => sweep(app).await,
             Self::Dial => dial_due(app).await,
-            Self::ReadBack => read_back::run_due(app).await.map(drop),
         }
     }
 }
@@ -76,7 +80,9 @@ async fn sweep(app: &Arc<App>) -> Result<(), Error> {
     for call in due::dialing(&mut conn, app.config.sweep_after, ROUND).await? {
         let note = Note::from("timer").with("reason", "no_outcome_in_time");
         let done = conn
-            .transaction::<_, Error, _>(async |conn| Ok(super::record::record(conn, call.id(), &Event::Swept, note).await?))
+            .transaction::<_, Error, _>(async |conn| {
+                Ok(super::record::record(conn, call.id(), &Event::Swept, note).await?)
+            })
             .await?;
         if done.is_some_and(|(_, changed)| changed) {
             warn!(call.id = %call.id(), "a dial had no outcome in time; the call is unconfirmed and is not dialled again");
@@ -91,7 +97,9 @@ async fn dial_due(app: &Arc<App>) -> Result<(), Error> {
     let waiting = due::queued(&mut conn, ROUND).await?;
     drop(conn);
     for call in waiting {
-        let Ok(permit) = Arc::clone(&app.dial_permits).try_acquire_owned() else { return Ok(()) };
+        let Ok(permit) = Arc::clone(&app.dial_permits).try_acquire_owned() else {
+            return Ok(());
+        };
         let span = info_span!("call.claim", call.id = %call.id());
         if let Some(parent) = &call.traceparent {
             // Fails only when no exporter is there.
@@ -120,7 +128,9 @@ async fn take(app: &Arc<App>, call: &Call, permit: OwnedSemaphorePermit) -> Resu
     let mut conn = app.db.conn().await?;
     let order = conn
         .transaction::<Option<Order>, Error, _>(async |conn| {
-            let Some((row, now)) = calls::lock(conn, call.id()).await? else { return Ok(None) };
+            let Some((row, now)) = calls::lock(conn, call.id()).await? else {
+                return Ok(None);
+            };
             // Another replica was quicker, or somebody ended the call.
             if row.state != State::Queued || row.version != call.version {
                 return Ok(None);
@@ -130,15 +140,25 @@ async fn take(app: &Arc<App>, call: &Call, permit: OwnedSemaphorePermit) -> Resu
                     let attempt = row.attempt + 1;
                     let note = Note::from("dialer")
                         .with("attempt", attempt.to_string())
-                        .changing(Change { waiting_reason: Some(None), ..Change::default() });
+                        .changing(Change {
+                            waiting_reason: Some(None),
+                            ..Change::default()
+                        });
                     let (_, changed) = record_locked(conn, row, now, Some(&Event::Claimed), None, note).await?;
-                    if changed { plan.order(conn, app, attempt).await.map(Some) } else { Ok(None) }
+                    if changed {
+                        plan.order(conn, app, attempt, now).await.map(Some)
+                    } else {
+                        Ok(None)
+                    }
                 }
                 Verdict::Wait(until, why) => {
                     // A call that expires while it waits is looked at then.
                     let due_at = Some(until.min(row.expire_at));
-                    let change =
-                        Change { due_at, waiting_reason: Some(Some(why.to_owned())), ..Change::default() };
+                    let change = Change {
+                        due_at,
+                        waiting_reason: Some(Some(why.to_owned())),
+                        ..Change::default()
+                    };
                     let note = Note::from("dialer").with("waits_for", why).changing(change);
                     record_locked(conn, row, now, None, Some("waiting"), note).await?;
                     Ok(None)
@@ -176,8 +196,12 @@ async fn judge(app: &Arc<App>, call: &Call, permit: OwnedSemaphorePermit) -> Res
         Some(id) => phones::find(&mut conn, id).await?,
         None => None,
     };
-    let Some(phone) = phone else { return Ok(Verdict::GiveUp("phone_gone")) };
-    let account = accounts::find(&mut conn, AccountId(phone.account_id)).await?.ok_or_else(|| Error::internal("a phone without its account"))?;
+    let Some(phone) = phone else {
+        return Ok(Verdict::GiveUp("phone_gone"));
+    };
+    let account = accounts::find(&mut conn, AccountId(phone.account_id))
+        .await?
+        .ok_or_else(|| Error::internal("a phone without its account"))?;
     if let Some(hours) = place::hours(&account, call.calling_hours_override.as_deref())? {
         let open = hours.next_open(now);
         if open > now {
@@ -192,8 +216,12 @@ async fn judge(app: &Arc<App>, call: &Call, permit: OwnedSemaphorePermit) -> Res
         }
         Err(error) => return Err(error),
     };
-    let numbers = PhoneNumber::parse(&call.customer).ok().zip(PhoneNumber::parse(&call.exophone).ok());
-    let Some((customer, exophone)) = numbers else { return Ok(Verdict::GiveUp("number_unreadable")) };
+    let numbers = PhoneNumber::parse(&call.customer)
+        .ok()
+        .zip(PhoneNumber::parse(&call.exophone).ok());
+    let Some((customer, exophone)) = numbers else {
+        return Ok(Verdict::GiveUp("number_unreadable"));
+    };
     Ok(Verdict::Dial(Box::new(Plan {
         call_id: call.id(),
         customer,

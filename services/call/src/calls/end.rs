@@ -13,14 +13,14 @@ use exotel::rest::Credentials;
 use tracing::{Instrument as _, info, info_span, warn};
 
 use super::{
-    record::{Note, record},
+    record::{Note, record_locked},
     state::Event,
 };
 use crate::{
     app::App,
     error::Error,
     ingress::commands,
-    store::{calls::Call, sessions},
+    store::{calls, calls::Call, sessions},
 };
 
 /// Asks to end a call and returns it as it stands. Asking again is no mistake.
@@ -30,39 +30,54 @@ use crate::{
 pub async fn end(app: &Arc<App>, caller: &str, id: CallId, reason: &str) -> Result<Call, Error> {
     let mut conn = app.db.conn().await?;
     let note = Note::from("api").with("caller", caller).with("reason", reason);
-    let (call, changed, live) = conn
+    let (call, changed, leave) = conn
         .transaction::<_, Error, _>(async |conn| {
-            let (call, changed) =
-                record(conn, id, &Event::EndRequested, note).await?.ok_or_else(|| Error::not_found("call", id))?;
-            let live = sessions::live(conn, id).await?.is_some();
-            Ok((call, changed, live))
+            let (row, now) = calls::lock(conn, id)
+                .await?
+                .ok_or_else(|| Error::not_found("call", id))?;
+            let (call, changed) = record_locked(conn, row, now, Some(&Event::EndRequested), None, note).await?;
+            // One request is one command, committed with it; it is sent until the edge answers.
+            if !changed || call.state.is_terminal() || sessions::live(conn, id).await?.is_none() {
+                return Ok((call, changed, None));
+            }
+            let leave = Leave {
+                action: LeaveAction::HangUp.into(),
+                reason: "ended_by_request".to_owned(),
+                ..Leave::default()
+            };
+            let queued = commands::queue(conn, app, call, now, command::Action::Leave(leave), "api").await?;
+            Ok((queued.call.clone(), changed, Some(queued)))
         })
         .instrument(info_span!("db.transaction", otel.name = "end_call"))
         .await?;
-    if changed {
-        app.hub.committed(id);
-    }
-    if call.state.is_terminal() {
+    drop(conn);
+    if !changed {
         return Ok(call);
     }
-    if live {
-        let leave = Leave {
-            action: LeaveAction::HangUp.into(),
-            reason: "ended_by_request".to_owned(),
-            ..Leave::default()
-        };
-        match commands::send(app, id, command::Action::Leave(leave)).await {
-            Ok(_) => {}
-            // The session ended in between; the read-back that follows it ends the call.
-            Err(Error::Precondition { .. }) => info!(call.id = %id, "the audio had ended before the call was asked to end"),
-            Err(error) => return Err(error),
+    app.hub.committed(id);
+    match (leave, &call.call_sid) {
+        (Some(leave), _) => leave.wake(app),
+        (None, Some(sid)) if !call.state.is_terminal() => {
+            let (app_of_task, call, sid) = (Arc::clone(app), call.clone(), sid.clone());
+            app.tasks.spawn(async move {
+                match credentials(&app_of_task, &call).await {
+                    Ok(credentials) => try_hang_up(&app_of_task, call.id(), &credentials, &sid).await,
+                    Err(error) => warn!(call.id = %call.id(), %error, "Exotel cannot be asked to hang up"),
+                }
+            });
         }
-    } else if let (true, Some(sid)) = (changed, call.call_sid.clone()) {
-        let credentials = app.vault.open_for_call(&mut conn, call.account_id, call.phone_id).await?.credentials;
-        let app_of_task = Arc::clone(app);
-        app.tasks.spawn(async move { try_hang_up(&app_of_task, id, &credentials, &sid).await });
+        (None, _) => {}
     }
     Ok(call)
+}
+
+async fn credentials(app: &App, call: &Call) -> Result<Credentials, Error> {
+    let mut conn = app.db.conn().await?;
+    Ok(app
+        .vault
+        .open_for_call(&mut conn, call.account_id, call.phone_id)
+        .await?
+        .credentials)
 }
 
 /// Asks Exotel once to hang up. No such request is documented, so a refusal is expected: the connect request is refused, or the

@@ -21,13 +21,19 @@ impl Hours {
         let local = now.with_timezone(&self.zone);
         // Three days are more than any clock change can swallow.
         for day in 0..3 {
-            let Some(date) = local.date_naive().checked_add_days(Days::new(day)) else { break };
+            let Some(date) = local.date_naive().checked_add_days(Days::new(day)) else {
+                break;
+            };
             let at = |minute: i32| {
                 let midnight = date.and_time(NaiveTime::MIN);
-                self.zone.from_local_datetime(&(midnight + TimeDelta::minutes(minute.into()))).earliest()
+                self.zone
+                    .from_local_datetime(&(midnight + TimeDelta::minutes(minute.into())))
+                    .earliest()
             };
             // A time that a clock change skips is not there that day; the next day has it.
-            let (Some(start), Some(end)) = (at(self.start_minute), at(self.end_minute)) else { continue };
+            let (Some(start), Some(end)) = (at(self.start_minute), at(self.end_minute)) else {
+                continue;
+            };
             if now < end {
                 return now.max(start.with_timezone(&Utc));
             }
@@ -48,7 +54,11 @@ mod tests {
 
     #[test]
     fn a_call_waits_for_nine_in_the_morning_in_india() {
-        let hours = Hours { start_minute: 540, end_minute: 1260, zone: Kolkata };
+        let hours = Hours {
+            start_minute: 540,
+            end_minute: 1260,
+            zone: Kolkata,
+        };
         for (now, open) in [
             ("2026-11-22T06:00:00Z", "2026-11-22T06:00:00Z"),
             ("2026-11-22T03:29:59Z", "2026-11-22T03:30:00Z"),
@@ -62,7 +72,14 @@ mod tests {
 
     #[test]
     fn a_window_that_begins_in_a_skipped_hour_opens_the_next_day() {
-        let hours = Hours { start_minute: 150, end_minute: 170, zone: New_York };
-        assert_eq!(hours.next_open(utc("2026-03-08T06:00:00Z")), utc("2026-03-09T06:30:00Z"));
+        let hours = Hours {
+            start_minute: 150,
+            end_minute: 170,
+            zone: New_York,
+        };
+        assert_eq!(
+            hours.next_open(utc("2026-03-08T06:00:00Z")),
+            utc("2026-03-09T06:30:00Z")
+        );
     }
 }

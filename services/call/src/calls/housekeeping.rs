@@ -28,7 +28,10 @@ pub fn start(app: &Arc<App>) {
         loop {
             match partitions(&app).await {
                 Ok(0) => {}
-                Ok(made) => info!(partitions = made, "made partitions for the timelines of the months ahead"),
+                Ok(made) => info!(
+                    partitions = made,
+                    "made partitions for the timelines of the months ahead"
+                ),
                 Err(error) => warn!(%error, "partitions could not be made; events go to the default one meanwhile"),
             }
             tokio::select! {
@@ -43,8 +46,12 @@ async fn partitions(app: &App) -> Result<i32, Error> {
     let mut conn = app.db.conn().await?;
     // Two replicas at once would trip over each other's new tables; the second one has nothing left to do.
     conn.transaction(async |conn| {
-        sql_query("SELECT pg_advisory_xact_lock(hashtext('call_events_partitions'))").execute(conn).await?;
-        let made: Made = sql_query("SELECT call_events_partitions(3) AS made").get_result(conn).await?;
+        sql_query("SELECT pg_advisory_xact_lock(hashtext('call_events_partitions'))")
+            .execute(conn)
+            .await?;
+        let made: Made = sql_query("SELECT call_events_partitions(3) AS made")
+            .get_result(conn)
+            .await?;
         Ok(made.made)
     })
     .await

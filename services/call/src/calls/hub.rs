@@ -55,6 +55,8 @@ struct Shared {
     /// Another replica, or this one, has committed something.
     news: Notify,
     events: broadcast::Sender<Arc<Event>>,
+    /// Whether the tail reader has a place to read from: before that it would skip what a watcher counts on.
+    reading: watch::Sender<bool>,
     /// Queued calls may be due.
     work: Notify,
 }
@@ -67,6 +69,7 @@ impl Default for Hub {
                 to_notify: Notify::new(),
                 news: Notify::new(),
                 events: broadcast::channel(BACKLOG).0,
+                reading: watch::channel(false).0,
                 work: Notify::new(),
             }),
         }
@@ -78,22 +81,26 @@ impl Default for Hub {
 pub struct Waiter {
     id: CallId,
     hub: Hub,
-    changes: watch::Receiver<u64>,
+    /// Absent only while it is dropped.
+    changes: Option<watch::Receiver<u64>>,
 }
 
 impl Waiter {
     /// Resolves when the call may have changed since the last time (or since the waiter was made).
     pub async fn changed(&mut self) {
-        // The sender lives as long as any waiter.
-        let _ = self.changes.changed().await;
+        if let Some(changes) = &mut self.changes {
+            // The sender lives as long as any waiter.
+            let _ = changes.changed().await;
+        }
     }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
         let mut waiting = self.hub.lock();
-        // This receiver still counts.
-        if waiting.get(&self.id).is_some_and(|sender| sender.receiver_count() <= 1) {
+        // Under the lock, so that of two that go at once the second one sees itself as the last.
+        self.changes = None;
+        if waiting.get(&self.id).is_some_and(|sender| sender.receiver_count() == 0) {
             waiting.remove(&self.id);
         }
     }
@@ -121,11 +128,17 @@ impl Hub {
     pub fn wait(&self, id: CallId) -> Waiter {
         let mut waiting = self.lock();
         let sender = waiting.entry(id).or_insert_with(|| watch::channel(0).0);
-        Waiter { id, hub: self.clone(), changes: sender.subscribe() }
+        Waiter {
+            id,
+            hub: self.clone(),
+            changes: Some(sender.subscribe()),
+        }
     }
 
-    /// All events from now on, in the order in which they became visible.
-    pub fn tail(&self) -> broadcast::Receiver<Arc<Event>> {
+    /// All events from now on, in the order in which they became visible. Waits until the first one is sure to be among them.
+    pub async fn tail(&self) -> broadcast::Receiver<Arc<Event>> {
+        // The sender lives as long as the hub.
+        let _ = self.shared.reading.subscribe().wait_for(|reading| *reading).await;
         self.shared.events.subscribe()
     }
 
@@ -148,10 +161,12 @@ pub fn start(app: &Arc<App>) {
         tasks.spawn(async move {
             let stopping = app.tasks.stopping();
             tokio::pin!(stopping);
+            // Outlives an interruption: what was committed meanwhile must still reach the watchers.
+            let mut place = None;
             loop {
                 let result = tokio::select! {
                     () = &mut stopping => return,
-                    result = task.run(&app) => result,
+                    result = task.run(&app, &mut place) => result,
                 };
                 if let Err(error) = result {
                     warn!(%error, ?task, "news of calls is interrupted; it goes on when the database is back");
@@ -170,11 +185,11 @@ enum Task {
 }
 
 impl Task {
-    async fn run(self, app: &App) -> Result<(), Error> {
+    async fn run(self, app: &App, place: &mut Option<Place>) -> Result<(), Error> {
         match self {
             Self::Notify => notify(app).await,
             Self::Listen => listen(app).await,
-            Self::Read => read(app).await,
+            Self::Read => read(app, place).await,
         }
     }
 }
@@ -202,20 +217,19 @@ async fn listen(app: &App) -> Result<(), Error> {
         app.hub.shared.news.notify_one();
         app.hub.work();
     }
-    Err(Error::unavailable("the database closed the connection that listens for news"))
+    Err(Error::unavailable(
+        "the database closed the connection that listens for news",
+    ))
 }
 
 /// Reads what is new: versions of the calls that are waited for, and the tail of all events.
-async fn read(app: &App) -> Result<(), Error> {
+async fn read(app: &App, place: &mut Option<Place>) -> Result<(), Error> {
     let mut versions = HashMap::new();
-    let mut conn = app.db.conn().await?;
-    let mut place = Place { tx: events::horizon(&mut conn).await?, id: 0 };
-    drop(conn);
     loop {
         let _ = timeout(POLL, app.hub.shared.news.notified()).await;
         let mut conn = app.db.conn().await?;
         wake_changed(app, &mut conn, &mut versions).await?;
-        place = read_tail(app, &mut conn, place).await?;
+        read_tail(app, &mut conn, place).await?;
         drop(conn);
         // Bounds what a storm of NOTIFYs costs.
         sleep(NOTIFY_EVERY).await;
@@ -228,8 +242,11 @@ async fn wake_changed(app: &App, conn: &mut AsyncPgConnection, versions: &mut Ha
         versions.clear();
         return Ok(());
     }
-    let now: Vec<(Uuid, i64)> =
-        calls::table.filter(calls::id.eq_any(&waited)).select((calls::id, calls::version)).load(conn).await?;
+    let now: Vec<(Uuid, i64)> = calls::table
+        .filter(calls::id.eq_any(&waited))
+        .select((calls::id, calls::version))
+        .load(conn)
+        .await?;
     let now: HashMap<Uuid, i64> = now.into_iter().collect();
     for (id, version) in &now {
         if versions.get(id) != Some(version) {
@@ -240,22 +257,27 @@ async fn wake_changed(app: &App, conn: &mut AsyncPgConnection, versions: &mut Ha
     Ok(())
 }
 
-async fn read_tail(app: &App, conn: &mut AsyncPgConnection, mut place: Place) -> Result<Place, Error> {
+async fn read_tail(app: &App, conn: &mut AsyncPgConnection, place: &mut Option<Place>) -> Result<(), Error> {
     loop {
         let horizon = events::horizon(conn).await?;
-        if app.hub.shared.events.receiver_count() == 0 {
+        let from = match *place {
+            Some(from) if app.hub.shared.events.receiver_count() > 0 => from,
             // Whoever comes later reads what is below its own horizon by itself.
-            return Ok(Place { tx: horizon, id: 0 }.max(place));
-        }
-        let page = events::after(conn, place, horizon, PAGE).await?;
+            known => {
+                *place = known.max(Some(Place { tx: horizon, id: 0 }));
+                app.hub.shared.reading.send_replace(true);
+                return Ok(());
+            }
+        };
+        let page = events::after(conn, from, horizon, PAGE).await?;
         let full = i64::try_from(page.len()) == Ok(PAGE);
         for event in page {
-            place = event.place();
+            *place = Some(event.place());
             // No receiver is no trouble.
             let _ = app.hub.shared.events.send(Arc::new(event));
         }
         if !full {
-            return Ok(place);
+            return Ok(());
         }
     }
 }

@@ -48,8 +48,14 @@ impl Filter {
             && self.direction.is_none_or(|direction| direction == call.direction)
             && self.phone.is_none_or(|phone| Some(phone) == call.phone_id)
             && self.agent.is_none_or(|agent| Some(agent) == call.agent_id)
-            && self.customer.as_ref().is_none_or(|customer| customer.expose() == call.customer)
-            && self.caller.as_ref().is_none_or(|caller| Some(caller) == call.caller.as_ref())
+            && self
+                .customer
+                .as_ref()
+                .is_none_or(|customer| customer.expose() == call.customer)
+            && self
+                .caller
+                .as_ref()
+                .is_none_or(|caller| Some(caller) == call.caller.as_ref())
             && self.queued_after.is_none_or(|at| call.queued_at >= at)
             && self.queued_before.is_none_or(|at| call.queued_at < at)
             && (!self.needs_review || call.needs_review)
@@ -66,7 +72,11 @@ pub async fn page(
     before: Option<CallId>,
     limit: i64,
 ) -> Result<Vec<Call>, Error> {
-    let mut query = calls::table.order(calls::id.desc()).limit(limit).select(Call::as_select()).into_boxed();
+    let mut query = calls::table
+        .order(calls::id.desc())
+        .limit(limit)
+        .select(Call::as_select())
+        .into_boxed();
     if let Some(id) = before {
         query = query.filter(calls::id.lt(id.0));
     }

@@ -18,9 +18,10 @@ pub mod socket;
 pub mod state;
 pub mod watch;
 
-/// Starts the loops: news between replicas, the dialler with its sweep and read-back, and housekeeping.
+/// Starts the loops: news between replicas, the dialler with its sweep, the read-back, and housekeeping.
 pub fn start(app: &Arc<App>) {
     hub::start(app);
     dispatch::start(app);
+    read_back::start(app);
     housekeeping::start(app);
 }

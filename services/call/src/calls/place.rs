@@ -8,7 +8,7 @@ use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use exotel::PhoneNumber;
 use runtime::telemetry;
 use serde::Serialize;
-use tracing::{Instrument as _, Span, info_span};
+use tracing::{Instrument as _, info_span};
 
 use super::{
     dial::{self, Order, Plan},
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     app::App,
-    error::Error,
+    error::{Error, Violations},
     store::{
         accounts::{self, Account},
         agents,
@@ -30,6 +30,8 @@ use crate::{
 /// A call that waits longer than this past its earliest time is given up, unless the caller says otherwise.
 pub const EXPIRES_AFTER: TimeDelta = TimeDelta::hours(1);
 
+/// How far ahead a call can be planned.
+const FARTHEST: TimeDelta = TimeDelta::days(30);
 /// `when_at_capacity`: refuse rather than wait.
 const REFUSE: i16 = 2;
 
@@ -103,14 +105,22 @@ pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Pl
         return repeat(app, call, &canonical);
     }
     let now = calls::database_now(&mut conn).await?;
+    check_times(request, now)?;
     let context = look_up(&mut conn, app, request).await?;
     let (credentials, app_id) = dial::credentials(&mut conn, app, &context.account, &context.phone).await?;
     let wait = waits_until(request, &context.account, now)?;
     let id = CallId(app.clock.new_uuid());
     // Held before the commit: between it and the POST there is nothing to wait for.
-    let permit = if wait.is_none() { Arc::clone(&app.dial_permits).try_acquire_owned().ok() } else { None };
+    let permit = if wait.is_none() {
+        Arc::clone(&app.dial_permits).try_acquire_owned().ok()
+    } else {
+        None
+    };
     if wait.is_none() && permit.is_none() && request.when_at_capacity == REFUSE {
-        return Err(Error::exhausted("AT_CAPACITY", "there is no room for another dial now; the key is not used up: try again"));
+        return Err(Error::exhausted(
+            "AT_CAPACITY",
+            "there is no room for another dial now; the key is not used up: try again",
+        ));
     }
     let plan = permit.map(|permit| Plan {
         call_id: id,
@@ -124,33 +134,90 @@ pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Pl
         time_limit: request.time_limit,
         record: request.record,
     });
-    let row = new_row(id, caller, request, &context, now, wait, plan.is_some(), app.tokens.fingerprint(&canonical))?;
+    let row = new_row(
+        id,
+        caller,
+        request,
+        &context,
+        now,
+        wait,
+        plan.is_some(),
+        app.tokens.fingerprint(&canonical),
+    )?;
+    drop(conn);
+    // A client that goes away drops this future, and must not take a committed call's dial with it.
+    let committing = app.tasks.spawn(commit(Arc::clone(app), row, plan, now));
+    let committed = match committing.await {
+        Ok(Some(result)) => result?,
+        Ok(None) => {
+            return Err(Error::unavailable(
+                "this replica shuts down: try again with the same key",
+            ));
+        }
+        Err(error) => return Err(Error::internal_from("a call could not be committed", error)),
+    };
+    if let Some(call) = committed {
+        return Ok(Placed { call, repeated: false });
+    }
+    // The same key was committed by somebody else in between.
+    let call = calls::by_key(&mut *app.db.conn().await?, caller, &request.key).await?;
+    repeat(
+        app,
+        call.ok_or_else(|| Error::internal("a call's key was taken and is gone"))?,
+        &canonical,
+    )
+}
+
+/// Commits a call and, with a plan, dials it. None: the key is taken.
+async fn commit(app: Arc<App>, row: NewCall, plan: Option<Plan>, now: DateTime<Utc>) -> Result<Option<Call>, Error> {
+    let mut conn = app.db.conn().await?;
     let inserted = conn
-        .transaction::<_, Error, _>(async |conn| insert(conn, app, &row, plan).await)
+        .transaction::<_, Error, _>(async |conn| insert(conn, &app, &row, plan, now).await)
         .instrument(info_span!("db.transaction", otel.name = "place_call"))
         .await?;
-    let Some((call, order)) = inserted else {
-        // The same key was committed by somebody else in between.
-        let call = calls::by_key(&mut conn, caller, &request.key).await?;
-        return repeat(app, call.ok_or_else(|| Error::internal("a call's key was taken and is gone"))?, &canonical);
-    };
     drop(conn);
-    Span::current().record("call.id", tracing::field::display(call.id()));
+    let Some((call, order)) = inserted else { return Ok(None) };
     match order {
-        Some(order) => dial::spawn(app, order),
+        Some(order) => dial::spawn(&app, order),
         None => app.hub.work(),
     }
     app.hub.committed(call.id());
-    Ok(Placed { call, repeated: false })
+    Ok(Some(call))
+}
+
+/// Only a new call is held against the clock: a repeat finds its call however late it comes.
+fn check_times(request: &Request, now: DateTime<Utc>) -> Result<(), Error> {
+    let mut wrong = Violations::new();
+    let begins = request.not_before.map_or(now, |at| at.max(now));
+    wrong.require(begins <= now + FARTHEST, "not_before", "at most 30 days ahead");
+    wrong.require(
+        request.expire_at.is_none_or(|at| at > begins),
+        "expire_at",
+        "later than not_before and than now",
+    );
+    let last = begins + FARTHEST;
+    wrong.require(
+        request.expire_at.is_none_or(|at| at <= last),
+        "expire_at",
+        "at most 30 days after not_before",
+    );
+    wrong.finish()
 }
 
 fn repeat(app: &App, call: Call, canonical: &[u8]) -> Result<Placed, Error> {
-    if call.fingerprint.as_deref().is_some_and(|known| app.tokens.fingerprint_matches(known, canonical)) {
+    if call
+        .fingerprint
+        .as_deref()
+        .is_some_and(|known| app.tokens.fingerprint_matches(known, canonical))
+    {
         return Ok(Placed { call, repeated: true });
     }
     Err(Error::already_exists(
         "IDEMPOTENCY_KEY_REUSED",
-        format!("this idempotency key was used for another request, call {}: use a new key for a new call", call.id()),
+        format!(
+            "this idempotency key was used for another request, call {}: use a new key for a new call",
+            call.id()
+        ),
     ))
 }
 
@@ -169,22 +236,44 @@ async fn look_up(conn: &mut AsyncPgConnection, app: &App, request: &Request) -> 
         From::CallerId(number) => (phones::by_number(conn, number.expose()).await?, "caller_id"),
         From::Default => match app.config.default_caller_id() {
             Some(number) => (phones::by_number(conn, number.expose()).await?, "phone_id"),
-            None => return Err(Error::invalid("phone_id", "name a phone, or a caller_id: EXOTEL_CALLER_ID is not set")),
+            None => {
+                return Err(Error::invalid(
+                    "phone_id",
+                    "name a phone, or a caller_id: EXOTEL_CALLER_ID is not set",
+                ));
+            }
         },
     };
-    let phone = phone.ok_or_else(|| Error::invalid(field, "there is no such phone: create it with PhoneService.CreatePhone"))?;
-    let account = accounts::find(conn, AccountId(phone.account_id)).await?.ok_or_else(|| Error::internal("a phone without its account"))?;
+    let phone = phone
+        .ok_or_else(|| Error::invalid(field, "there is no such phone: create it with PhoneService.CreatePhone"))?;
+    let account = accounts::find(conn, AccountId(phone.account_id))
+        .await?
+        .ok_or_else(|| Error::internal("a phone without its account"))?;
     let agent = match (request.agent, phone.agent_id) {
-        (Some(id), _) => agents::current(conn, id)
+        (Some(id), _) => agents::current(conn, id).await?.ok_or_else(|| {
+            Error::invalid(
+                "agent_id",
+                "there is no such agent: create it with AgentService.CreateAgent",
+            )
+        })?,
+        (None, Some(id)) => agents::current(conn, AgentId(id))
             .await?
-            .ok_or_else(|| Error::invalid("agent_id", "there is no such agent: create it with AgentService.CreateAgent"))?,
-        (None, Some(id)) => agents::current(conn, AgentId(id)).await?.ok_or_else(|| Error::internal("a phone's agent is gone"))?,
+            .ok_or_else(|| Error::internal("a phone's agent is gone"))?,
         (None, None) => {
-            return Err(Error::precondition("NO_AGENT", "neither the request nor the phone names an agent: set agent_id"));
+            return Err(Error::precondition(
+                "NO_AGENT",
+                "neither the request nor the phone names an agent: set agent_id",
+            ));
         }
     };
     let number = PhoneNumber::parse(&phone.number).map_err(|_| Error::internal("a stored number cannot be read"))?;
-    Ok(Context { account, phone, number, agent_id: AgentId(agent.agent_id), agent_version: agent.version })
+    Ok(Context {
+        account,
+        phone,
+        number,
+        agent_id: AgentId(agent.agent_id),
+        agent_version: agent.version,
+    })
 }
 
 /// Until when a call waits, and why. None: it may be dialled now.
@@ -209,11 +298,21 @@ pub fn hours(account: &Account, hours_override: Option<&str>) -> Result<Option<H
     if account.hours_off || hours_override.is_some() {
         return Ok(None);
     }
-    let zone = account.hours_time_zone.parse().map_err(|_| Error::internal("a stored time zone cannot be read"))?;
-    Ok(Some(Hours { start_minute: account.hours_start_minute, end_minute: account.hours_end_minute, zone }))
+    let zone = account
+        .hours_time_zone
+        .parse()
+        .map_err(|_| Error::internal("a stored time zone cannot be read"))?;
+    Ok(Some(Hours {
+        start_minute: account.hours_start_minute,
+        end_minute: account.hours_end_minute,
+        zone,
+    }))
 }
 
-#[expect(clippy::too_many_arguments, reason = "one place that puts a row together from all its sources")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one place that puts a row together from all its sources"
+)]
 fn new_row(
     id: CallId,
     caller: &str,
@@ -225,7 +324,11 @@ fn new_row(
     fingerprint: Vec<u8>,
 ) -> Result<NewCall, Error> {
     let facts = if dials {
-        Facts { attempt: 1, progress: Progress::Dialing, ..Facts::default() }
+        Facts {
+            attempt: 1,
+            progress: Progress::Dialing,
+            ..Facts::default()
+        }
     } else {
         Facts::default()
     };
@@ -256,7 +359,8 @@ fn new_row(
         priority: request.priority,
         calling_hours_override: request.hours_override.clone(),
         when_number_busy: request.when_number_busy,
-        metadata: serde_json::to_value(&request.metadata).map_err(|_| Error::internal("metadata could not be serialised"))?,
+        metadata: serde_json::to_value(&request.metadata)
+            .map_err(|_| Error::internal("metadata could not be serialised"))?,
         not_before,
         expire_at,
         // A call that expires while it waits is looked at then.
@@ -283,8 +387,11 @@ async fn insert(
     app: &App,
     row: &NewCall,
     plan: Option<Plan>,
+    now: DateTime<Utc>,
 ) -> Result<Option<(Call, Option<Order>)>, Error> {
-    let Some(call) = calls::insert(conn, row).await? else { return Ok(None) };
+    let Some(call) = calls::insert(conn, row).await? else {
+        return Ok(None);
+    };
     let event = |version, kind: &str, state, source: &str, data| NewEvent {
         call_id: call.id,
         version,
@@ -293,14 +400,23 @@ async fn insert(
         source: source.to_owned(),
         data,
     };
-    let why = row.waiting_reason.as_ref().map_or_else(|| serde_json::json!({}), |reason| serde_json::json!({ "waits_for": reason }));
+    let why = row.waiting_reason.as_ref().map_or_else(
+        || serde_json::json!({}),
+        |reason| serde_json::json!({ "waits_for": reason }),
+    );
     let mut events = vec![event(1, "queued", State::Queued, "api", why)];
     if plan.is_some() {
-        events.push(event(2, "dialing", State::Dialing, "dialer", serde_json::json!({ "attempt": "1" })));
+        events.push(event(
+            2,
+            "dialing",
+            State::Dialing,
+            "dialer",
+            serde_json::json!({ "attempt": "1" }),
+        ));
     }
     events::append(conn, &events).await?;
     let order = match plan {
-        Some(plan) => Some(plan.order(conn, app, call.attempt).await?),
+        Some(plan) => Some(plan.order(conn, app, call.attempt, now).await?),
         None => None,
     };
     Ok(Some((call, order)))

@@ -16,7 +16,7 @@ use crate::store::{
 };
 
 /// What goes onto the timeline and onto the row together with an event.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Note {
     /// Where the event came from: api, dialer, callback, connect, media, passthru, `read_back`, agent or timer.
     pub source: &'static str,
@@ -29,7 +29,11 @@ pub struct Note {
 impl Note {
     /// A note without facts.
     pub fn from(source: &'static str) -> Self {
-        Self { source, data: Map::new(), change: Change::default() }
+        Self {
+            source,
+            data: Map::new(),
+            change: Change::default(),
+        }
     }
 
     /// Adds a fact for the timeline.
@@ -58,8 +62,12 @@ pub async fn record(
     event: &Event,
     note: Note,
 ) -> QueryResult<Option<(Call, bool)>> {
-    let Some((before, now)) = calls::lock(conn, id).await? else { return Ok(None) };
-    record_locked(conn, before, now, Some(event), None, note).await.map(Some)
+    let Some((before, now)) = calls::lock(conn, id).await? else {
+        return Ok(None);
+    };
+    record_locked(conn, before, now, Some(event), None, note)
+        .await
+        .map(Some)
 }
 
 /// Puts something on a call's timeline that does not bear on its state, such as a pressed key.
@@ -67,7 +75,9 @@ pub async fn record(
 /// # Errors
 /// Of the database.
 pub async fn annotate(conn: &mut AsyncPgConnection, id: CallId, kind: &str, note: Note) -> QueryResult<Option<Call>> {
-    let Some((before, now)) = calls::lock(conn, id).await? else { return Ok(None) };
+    let Some((before, now)) = calls::lock(conn, id).await? else {
+        return Ok(None);
+    };
     Ok(Some(record_locked(conn, before, now, None, Some(kind), note).await?.0))
 }
 
@@ -88,6 +98,9 @@ pub async fn record_locked(
     let transition = event.and_then(|event| apply(&facts, event));
     let change = news(&before, note.change);
     let (facts, state, kind) = match (transition, kind) {
+        (Some(transition), Some(kind)) if transition.state == before.state => {
+            (transition.facts, transition.state, kind)
+        }
         (Some(transition), _) => (transition.facts, transition.state, transition.kind),
         (None, Some(kind)) => (facts, before.state, kind),
         // The event is known already, but it came with columns that are not: a late price, for example.
@@ -104,16 +117,31 @@ pub async fn record_locked(
     }
     if change.ring_seconds.is_none() && before.ring_seconds.is_none() {
         let rung_until = computed.answered_at.or(computed.ended_at.flatten());
-        change.ring_seconds = before.post_started_at.zip(rung_until).and_then(|(from, to)| seconds(from, to));
+        change.ring_seconds = before
+            .post_started_at
+            .zip(rung_until)
+            .and_then(|(from, to)| seconds(from, to));
     }
-    if !calls::update(conn, &before, &computed, &change).await? {
-        // The row is locked, so this cannot be a race: somebody wrote around this module.
-        return Err(DieselError::RollbackTransaction);
+    if state != State::Queued && before.waiting_reason.is_some() {
+        change.waiting_reason = Some(None);
     }
+    // The row is locked, so a miss cannot be a race: somebody wrote around this module.
+    let after = calls::update(conn, &before, &computed, &change)
+        .await?
+        .ok_or(DieselError::RollbackTransaction)?;
     let mut data = note.data;
-    if let (true, Some(ending)) = (state.is_terminal() && state != before.state, facts.ending()) {
-        data.insert("reason".to_owned(), ending.reason.into());
-        data.insert("by".to_owned(), ending.by.word().into());
+    // Also where only the reason changes: who left first can be known after the call's end is.
+    if let Some(ending) = facts
+        .ending()
+        .filter(|ending| before.end_reason.as_ref() != Some(&ending.reason))
+    {
+        let (reason, by) = if state == before.state {
+            ("end_reason", "ended_by")
+        } else {
+            ("reason", "by")
+        };
+        data.insert(reason.to_owned(), ending.reason.into());
+        data.insert(by.to_owned(), ending.by.word().into());
         if ending.presumed {
             data.insert("presumed".to_owned(), "true".into());
         }
@@ -127,7 +155,6 @@ pub async fn record_locked(
         data: Value::Object(data),
     };
     events::append(conn, &[event]).await?;
-    let after = calls::find(conn, before.id()).await?.ok_or(DieselError::NotFound)?;
     Ok((after, true))
 }
 

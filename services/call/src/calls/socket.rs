@@ -26,7 +26,9 @@ pub async fn open(
     lifetime: TimeDelta,
 ) -> Result<String, Error> {
     let mut nonce = [0; 8];
-    SystemRandom::new().fill(&mut nonce).map_err(|_| Error::internal("the system gives no random bytes"))?;
+    SystemRandom::new()
+        .fill(&mut nonce)
+        .map_err(|_| Error::internal("the system gives no random bytes"))?;
     let expires = now + lifetime;
     let session = NewSession {
         id: app.clock.new_uuid(),

@@ -126,9 +126,15 @@ impl Party {
 
     /// The party of a word.
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Customer, Self::Agent, Self::Caller, Self::Provider, Self::Callbridge]
-            .into_iter()
-            .find(|party| party.word() == word)
+        [
+            Self::Customer,
+            Self::Agent,
+            Self::Caller,
+            Self::Provider,
+            Self::Callbridge,
+        ]
+        .into_iter()
+        .find(|party| party.word() == word)
     }
 }
 
@@ -151,7 +157,12 @@ pub struct End {
 impl End {
     /// An end of which only the outcome is known.
     pub fn new(outcome: Outcome) -> Self {
-        Self { outcome, by: None, reason: None, code: None }
+        Self {
+            outcome,
+            by: None,
+            reason: None,
+            code: None,
+        }
     }
 }
 
@@ -194,7 +205,10 @@ impl Presumption {
 /// Everything known about a call that bears on its state. Kept as JSON on the row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each true or not yet known")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each true or not yet known"
+)]
 pub struct Facts {
     /// How often a dial was committed.
     pub attempt: i32,
@@ -369,7 +383,11 @@ fn merge(facts: &mut Facts, event: &Event) -> Option<&'static str> {
         Event::EndRequested => {
             facts.end_requested = true;
             if facts.state() == State::Queued {
-                let end = End { by: Some(Party::Caller), reason: Some("ended_by_request".to_owned()), ..End::new(Outcome::Canceled) };
+                let end = End {
+                    by: Some(Party::Caller),
+                    reason: Some("ended_by_request".to_owned()),
+                    ..End::new(Outcome::Canceled)
+                };
                 facts.ends.insert(Source::Local, end);
             }
             Some("end_requested")
@@ -388,6 +406,8 @@ fn merge_dialed(facts: &mut Facts, outcome: &Dialed) -> Option<&'static str> {
             facts.progress = facts.progress.max(Progress::Unconfirmed);
             Some("unconfirmed")
         }
+        // Its answer was lost, and it is written again.
+        Dialed::Requeued if facts.progress == Progress::Queued => None,
         // Only a row that still stands at DIALING goes back: after the sweep nothing may lead to another dial.
         Dialed::Requeued if facts.progress == Progress::Dialing && !facts.end_requested => {
             facts.progress = Progress::Queued;
@@ -399,7 +419,13 @@ fn merge_dialed(facts: &mut Facts, outcome: &Dialed) -> Option<&'static str> {
             } else {
                 (Outcome::Failed, "not_sent")
             };
-            facts.ends.insert(Source::Local, End { reason: Some(reason.to_owned()), ..End::new(outcome) });
+            facts.ends.insert(
+                Source::Local,
+                End {
+                    reason: Some(reason.to_owned()),
+                    ..End::new(outcome)
+                },
+            );
             Some("details")
         }
         Dialed::Refused(end) => {
@@ -421,7 +447,10 @@ fn seen(facts: &mut Facts) -> bool {
 impl Facts {
     /// A new inbound call: Exotel has it, nobody dialled.
     pub fn inbound() -> Self {
-        Self { progress: Progress::Placed, ..Self::default() }
+        Self {
+            progress: Progress::Placed,
+            ..Self::default()
+        }
     }
 
     /// The state that follows from the facts.
@@ -450,7 +479,10 @@ impl Facts {
         if let Some(end) = self.ends.get(&Source::Local).filter(|_| !evidence) {
             return Some(Ending {
                 state: end.outcome.into(),
-                reason: end.reason.clone().unwrap_or_else(|| State::from(end.outcome).label().to_owned()),
+                reason: end
+                    .reason
+                    .clone()
+                    .unwrap_or_else(|| State::from(end.outcome).label().to_owned()),
                 by: end.by.unwrap_or(Party::Callbridge),
                 code: end.code.clone(),
                 presumed: false,
@@ -459,7 +491,11 @@ impl Facts {
         match self.presumed? {
             Presumption::Unconfirmed | Presumption::UnconfirmedAmbiguous if evidence => None,
             presumption => Some(Ending {
-                state: if self.media_seen { State::Completed } else { State::Failed },
+                state: if self.media_seen {
+                    State::Completed
+                } else {
+                    State::Failed
+                },
                 reason: presumption.reason().to_owned(),
                 by: Party::Callbridge,
                 code: None,
@@ -471,8 +507,19 @@ impl Facts {
     /// The ending by Exotel's word, made precise by what we saw ourselves.
     fn told(&self, end: &End) -> Ending {
         let code = self.ends.values().rev().find_map(|end| end.code.clone());
-        let by = self.ends.values().rev().find_map(|end| end.by).or(self.left.map(|(_, by)| by));
-        let ending = |state, reason: &str, by| Ending { state, reason: reason.to_owned(), by, code: code.clone(), presumed: false };
+        let by = self
+            .ends
+            .values()
+            .rev()
+            .find_map(|end| end.by)
+            .or(self.left.map(|(_, by)| by));
+        let ending = |state, reason: &str, by| Ending {
+            state,
+            reason: reason.to_owned(),
+            by,
+            code: code.clone(),
+            presumed: false,
+        };
         match end.outcome {
             Outcome::Completed if self.media_seen => {
                 let by = if self.end_requested { Some(Party::Caller) } else { by };
@@ -492,9 +539,11 @@ impl Facts {
             Outcome::Busy => ending(State::Busy, "busy", Party::Customer),
             Outcome::NoAnswer => ending(State::NoAnswer, "no_answer", Party::Customer),
             Outcome::Canceled => ending(State::Canceled, "canceled", by.unwrap_or(Party::Provider)),
-            Outcome::Failed => {
-                ending(State::Failed, end.reason.as_deref().unwrap_or("provider_failed"), Party::Provider)
-            }
+            Outcome::Failed => ending(
+                State::Failed,
+                end.reason.as_deref().unwrap_or("provider_failed"),
+                Party::Provider,
+            ),
         }
     }
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use callbridge_proto::id::CallId;
 use data_encoding::BASE64URL_NOPAD;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::list::Filter;
 use crate::{
@@ -23,7 +26,7 @@ const PAGE: i64 = 200;
 const IN_FLIGHT: usize = 64;
 /// The database is asked this often even when nothing wakes the watcher: a wake-up can be lost.
 const POLL: std::time::Duration = std::time::Duration::from_secs(5);
-/// Without events a watcher of all calls gets its cursor this often, so that it resumes near where it was.
+/// A watcher of all calls gets its cursor at least this often, whatever its filter keeps back, so that it resumes near where it was.
 const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(10);
 /// A watcher that takes nothing for this long is closed.
 const SLOW: std::time::Duration = std::time::Duration::from_secs(10);
@@ -50,11 +53,22 @@ pub fn cursor(place: Place) -> String {
 /// Invalid when it is not one of ours.
 pub fn place(cursor: &str) -> Result<Place, Error> {
     let bad = || Error::invalid("cursor", "give back the cursor of a response unchanged");
-    let bytes: [u8; 16] = BASE64URL_NOPAD.decode(cursor.as_bytes()).ok().and_then(|b| b.try_into().ok()).ok_or_else(bad)?;
+    let bytes: [u8; 16] = BASE64URL_NOPAD
+        .decode(cursor.as_bytes())
+        .ok()
+        .and_then(|b| b.try_into().ok())
+        .ok_or_else(bad)?;
     let (tx, id) = bytes.split_at(8);
     let number = |part: &[u8]| part.try_into().map(i64::from_be_bytes).map_err(|_| bad());
-    let place = Place { tx: number(tx)?, id: number(id)? };
-    if place.tx < 0 || place.id < 0 { Err(bad()) } else { Ok(place) }
+    let place = Place {
+        tx: number(tx)?,
+        id: number(id)?,
+    };
+    if place.tx < 0 || place.id < 0 {
+        Err(bad())
+    } else {
+        Ok(place)
+    }
 }
 
 /// Follows one call from a version on. Ends after the terminal event, unless late facts are wanted too.
@@ -68,7 +82,9 @@ pub async fn one(
     late_facts: bool,
 ) -> Result<mpsc::Receiver<Result<Event, Error>>, Error> {
     let mut conn = app.db.conn().await?;
-    calls::find(&mut conn, id).await?.ok_or_else(|| Error::not_found("call", id))?;
+    calls::find(&mut conn, id)
+        .await?
+        .ok_or_else(|| Error::not_found("call", id))?;
     drop(conn);
     let (sender, receiver) = mpsc::channel(IN_FLIGHT);
     let app_of_task = Arc::clone(app);
@@ -101,14 +117,23 @@ async fn follow_one(
         // A watcher that resumes after the end must not wait for ever.
         let over = match page.last() {
             Some(event) => event.state.is_terminal(),
-            None => calls::find(&mut conn, id).await?.is_none_or(|call| call.state.is_terminal() && call.version <= after),
+            None => calls::find(&mut conn, id)
+                .await?
+                .is_none_or(|call| call.state.is_terminal() && call.version <= after),
         };
         drop(conn);
         let full = i64::try_from(page.len()) == Ok(PAGE);
         for event in page {
             after = event.version;
-            if sender.send(Ok(event)).await.is_err() {
-                return Ok(());
+            match timeout(SLOW, sender.send(Ok(event))).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Ok(()),
+                Err(_) => {
+                    return Err(Error::exhausted(
+                        "WATCHER_TOO_SLOW",
+                        "events came faster than they were read: watch again with the last version",
+                    ));
+                }
             }
         }
         if full {
@@ -148,12 +173,19 @@ async fn follow_all(
     sender: &mpsc::Sender<Result<Seen, Error>>,
 ) -> Result<(), Error> {
     // The tail first, then the past: what happens in between comes by both ways and is told apart by its place.
-    let mut tail = app.hub.tail();
+    let mut tail = app.hub.tail().await;
     let mut conn = app.db.conn().await?;
     let horizon = events::horizon(&mut conn).await?;
     let mut at = from.unwrap_or(Place { tx: horizon, id: 0 });
     // A first response tells the cursor, so that even a watcher that saw no event can resume.
-    hand_over(sender, Seen { event: None, cursor: cursor(at) }).await?;
+    hand_over(
+        sender,
+        Seen {
+            event: None,
+            cursor: cursor(at),
+        },
+    )
+    .await?;
     drop(conn);
     loop {
         let mut conn = app.db.conn().await?;
@@ -168,16 +200,36 @@ async fn follow_all(
         if !full {
             break;
         }
+        hand_over(
+            sender,
+            Seen {
+                event: None,
+                cursor: cursor(at),
+            },
+        )
+        .await?;
     }
+    let mut beat = Instant::now() + HEARTBEAT;
     loop {
-        match timeout(HEARTBEAT, tail.recv()).await {
+        match timeout_at(beat, tail.recv()).await {
             Ok(Ok(event)) if event.place() > at => {
                 at = event.place();
                 pass_on(app, filter, sender, event).await?;
             }
             Ok(Ok(_)) => {}
             Ok(Err(_)) => return Err(too_slow()),
-            Err(_) => hand_over(sender, Seen { event: None, cursor: cursor(at) }).await?,
+            // Also beside events that the filter keeps back.
+            Err(_) => {
+                hand_over(
+                    sender,
+                    Seen {
+                        event: None,
+                        cursor: cursor(at),
+                    },
+                )
+                .await?;
+                beat = Instant::now() + HEARTBEAT;
+            }
         }
     }
 }
@@ -197,7 +249,14 @@ async fn pass_on(
             return Ok(());
         }
     }
-    hand_over(sender, Seen { event: Some(event), cursor: cursor(at) }).await
+    hand_over(
+        sender,
+        Seen {
+            event: Some(event),
+            cursor: cursor(at),
+        },
+    )
+    .await
 }
 
 async fn hand_over(sender: &mpsc::Sender<Result<Seen, Error>>, seen: Seen) -> Result<(), Error> {
@@ -209,7 +268,10 @@ async fn hand_over(sender: &mpsc::Sender<Result<Seen, Error>>, seen: Seen) -> Re
 }
 
 fn too_slow() -> Error {
-    Error::exhausted("WATCHER_TOO_SLOW", "events came faster than they were read: watch again with the last cursor")
+    Error::exhausted(
+        "WATCHER_TOO_SLOW",
+        "events came faster than they were read: watch again with the last cursor",
+    )
 }
 
 #[cfg(test)]
@@ -218,7 +280,10 @@ mod tests {
 
     #[test]
     fn a_cursor_is_read_as_it_was_given_and_nothing_else_is() {
-        let at = Place { tx: 7_000_000_001, id: 42 };
+        let at = Place {
+            tx: 7_000_000_001,
+            id: 42,
+        };
         assert_eq!(place(&cursor(at)).ok(), Some(at));
         for wrong in ["", "AAAA", "not a cursor", "//////////////////////"] {
             assert!(place(wrong).is_err(), "{wrong}");

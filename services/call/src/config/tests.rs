@@ -27,7 +27,7 @@ fn defaults() {
     assert_eq!(config.public_base_url, "https://calls.example.com");
     assert!(config.reflection && config.environment.credentials.is_none());
     let seconds: Vec<i64> = config.read_back_steps.iter().map(TimeDelta::num_seconds).collect();
-    assert_eq!(seconds, [2, 10, 30, 60]);
+    assert_eq!(seconds, [10, 30, 60]);
     assert_eq!(
         (config.sweep_after.num_seconds(), config.settle_window.num_minutes()),
         (60, 15)

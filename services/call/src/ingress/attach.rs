@@ -3,16 +3,20 @@
 //! A stream that breaks says nothing about the sessions: they are unknown until the edge attaches again, and end, presumed, only
 //! when their lease runs out.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use callbridge_proto::{
-    id::{CallId, EdgeId, MediaSessionId},
+    id::{CallId, CommandId, EdgeId, MediaSessionId},
     ingress::v1::{
-        AttachEdgeRequest, AttachEdgeResponse, Command, EventAck, Hello, SessionEvent, Welcome, attach_edge_request,
-        attach_edge_response,
+        AttachEdgeRequest, AttachEdgeResponse, Command, CommandDone, EventAck, Hello, SessionEvent, Welcome,
+        attach_edge_request, attach_edge_response, session_event::Event,
     },
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use diesel_async::AsyncConnection as _;
 use futures_util::{Stream, StreamExt as _};
 use prost::Message as _;
@@ -41,8 +45,6 @@ pub const IN_FLIGHT: usize = 256;
 const SLOW: Duration = Duration::from_secs(10);
 /// Commands read at one time.
 const COMMANDS: i64 = 100;
-/// A session whose start was committed shortly before the snapshot may be missing in it.
-const SNAPSHOT_MARGIN: TimeDelta = TimeDelta::seconds(10);
 
 /// The way back to the edge.
 pub type Answers = mpsc::Sender<Result<AttachEdgeResponse, Error>>;
@@ -52,7 +54,7 @@ pub async fn serve(app: Arc<App>, requests: impl Stream<Item = AttachEdgeRequest
     let requests = std::pin::pin!(requests);
     if let Err(error) = run(&app, requests, &answers).await {
         // Nobody to tell is no trouble.
-        let _ = answers.send(Err(error)).await;
+        let _ = timeout(SLOW, answers.send(Err(error))).await;
     }
 }
 
@@ -111,12 +113,10 @@ fn shutting_down() -> Error {
 struct Attached {
     edge: EdgeId,
     place: Attachment,
-    /// Sessions that the edge has told of and that have not ended.
+    /// Sessions that live by the edge's word: of its last heartbeat, and of its events since then.
     told: HashSet<Uuid>,
-    /// By the database's clock, with a margin.
-    since: DateTime<Utc>,
-    /// Commands that were sent on this stream.
-    delivered: HashSet<Uuid>,
+    /// Commands that were sent on this stream and have no answer yet, with their sessions.
+    delivered: HashMap<Uuid, Uuid>,
     heard: Instant,
     poll: tokio::time::Interval,
     renew: tokio::time::Interval,
@@ -130,30 +130,17 @@ impl Attached {
             .parse()
             .map_err(|error| Error::invalid("hello.edge_id", format!("{error}")))?;
         let place = app.edges.attach(edge);
-        let ids: Vec<Uuid> = hello
-            .media_session_ids
-            .iter()
-            .filter_map(|id| Some(id.parse::<MediaSessionId>().ok()?.0))
-            .collect();
-        let mut conn = app.db.conn().await?;
-        let since = calls::database_now(&mut conn).await? - SNAPSHOT_MARGIN;
-        let open = sessions::open_of_edge(&mut conn, edge, &ids).await?;
-        drop(conn);
-        let told: HashSet<Uuid> = open.iter().map(|(id, ..)| *id).collect();
-        for (id, call, _) in open.iter().filter(|(.., presumed)| *presumed) {
-            reopen(app, edge, MediaSessionId(*id), CallId(*call)).await?;
-        }
-        let attached = Self {
+        let mut attached = Self {
             edge,
             place,
-            told,
-            since,
-            delivered: HashSet::new(),
+            told: ids(&hello.media_session_ids).collect(),
+            delivered: HashMap::new(),
             heard: Instant::now(),
             poll: every(app.config.poll_interval),
             renew: every(app.config.attach_renew),
         };
-        attached.renew_once(app).await?;
+        // What the edge holds beyond these is over, or was never there.
+        attached.told = attached.renew_once(app).await?;
         let unknown_media_session_ids = hello
             .media_session_ids
             .iter()
@@ -180,8 +167,12 @@ impl Attached {
                 Err(Error::invalid("hello", "only once, as the first message"))
             }
             Some(attach_edge_request::Message::Event(event)) => self.event(app, answers, event).await,
-            Some(attach_edge_request::Message::CommandDone(done)) => commands::done(app, self.edge, &done).await,
-            Some(attach_edge_request::Message::Heartbeat(_)) | None => Ok(()),
+            Some(attach_edge_request::Message::CommandDone(done)) => self.done(app, &done).await,
+            Some(attach_edge_request::Message::Heartbeat(heartbeat)) => {
+                self.told = ids(&heartbeat.media_session_ids).collect();
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 
@@ -191,11 +182,9 @@ impl Attached {
             return Ok(());
         };
         session_events::apply(app, self.edge, session, &event).await?;
-        if matches!(
-            event.event,
-            Some(callbridge_proto::ingress::v1::session_event::Event::Ended(_))
-        ) {
+        if matches!(event.event, Some(Event::Ended(_))) {
             self.told.remove(&session.0);
+            self.delivered.retain(|_, of| *of != session.0);
         } else {
             self.told.insert(session.0);
         }
@@ -206,9 +195,17 @@ impl Attached {
         send(answers, attach_edge_response::Message::Ack(ack)).await
     }
 
+    async fn done(&mut self, app: &Arc<App>, done: &CommandDone) -> Result<(), Error> {
+        commands::done(app, self.edge, done).await?;
+        if let Ok(id) = done.command_id.parse::<CommandId>() {
+            self.delivered.remove(&id.0);
+        }
+        Ok(())
+    }
+
     /// Sends the commands that wait. While the database is away they go on waiting.
     async fn deliver(&mut self, app: &Arc<App>, answers: &Answers) -> Result<(), Error> {
-        let known: Vec<Uuid> = self.delivered.iter().copied().collect();
+        let known: Vec<Uuid> = self.delivered.keys().copied().collect();
         let waiting = async {
             let mut conn = app.db.conn().await?;
             Ok::<_, Error>(command_rows::for_edge(&mut conn, self.edge, &known, COMMANDS).await?)
@@ -220,8 +217,8 @@ impl Attached {
                 return Ok(());
             }
         };
-        for (id, bytes) in waiting {
-            self.delivered.insert(id);
+        for (id, session, bytes) in waiting {
+            self.delivered.insert(id, session);
             match Command::decode(bytes.as_slice()) {
                 Ok(command) => send(answers, attach_edge_response::Message::Command(command)).await?,
                 Err(error) => warn!(command.id = %id, %error, "a stored command cannot be read"),
@@ -236,17 +233,38 @@ impl Attached {
         }
     }
 
-    async fn renew_once(&self, app: &Arc<App>) -> Result<(), Error> {
+    /// Vouches for the sessions that the edge holds, and takes back the presumed end of one that lapsed meanwhile. Returns
+    /// those that are live.
+    async fn renew_once(&self, app: &Arc<App>) -> Result<HashSet<Uuid>, Error> {
         let told: Vec<Uuid> = self.told.iter().copied().collect();
         let mut conn = app.db.conn().await?;
-        sessions::renew_edge(&mut conn, self.edge, &told, self.since, lease(app)).await?;
-        Ok(())
+        sessions::renew_edge(&mut conn, self.edge, &told, lease(app)).await?;
+        // What lapsed is not renewed, but opened again below.
+        let open = sessions::open_of_edge(&mut conn, self.edge, &told).await?;
+        drop(conn);
+        for (id, call, _) in open.iter().filter(|(.., presumed)| *presumed) {
+            match reopen(app, self.edge, MediaSessionId(*id), CallId(*call)).await {
+                Ok(()) => {}
+                Err(Error::Db(error)) if error.is_transient() => return Err(error.into()),
+                Err(error) => {
+                    warn!(call.id = %CallId(*call), %error, "a session that lives on could not be opened again");
+                }
+            }
+        }
+        Ok(open.into_iter().map(|(id, ..)| id).collect())
     }
 }
 
 /// How long a session counts as live after the last news of its edge.
 pub fn lease(app: &App) -> TimeDelta {
     app.config.attach_lease
+}
+
+/// The ids among an edge's words.
+fn ids(words: &[String]) -> impl Iterator<Item = Uuid> {
+    words
+        .iter()
+        .filter_map(|word| Some(word.parse::<MediaSessionId>().ok()?.0))
 }
 
 fn every(period: Duration) -> tokio::time::Interval {

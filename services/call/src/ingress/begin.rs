@@ -30,7 +30,7 @@ use crate::{
     store::{
         accounts::{self, Account},
         calls::{self, Call, Change},
-        sessions::{self, Started},
+        sessions::{self, Session, Started},
     },
 };
 
@@ -67,7 +67,7 @@ pub enum Door {
 /// None is a refusal, which is committed with what it left on the row.
 type Begun = Option<StartSessionResponse>;
 
-/// Starts a session.
+/// Starts a session. A repeat by the same edge for the same stream gets the same answer: the first one may have been lost.
 ///
 /// # Errors
 /// `NotFound`, or Precondition with reason `MEDIA_REFUSED`: another socket owns or started the session, the start names another
@@ -122,6 +122,9 @@ async fn claimed(
     let account = accounts::find(conn, AccountId(call.account_id))
         .await?
         .ok_or_else(missing)?;
+    if let Some(session) = earlier(conn, opening).await? {
+        return answer(conn, call, now, session.id()).await.map(Some);
+    }
     let Some((call, sid)) = checked(conn, call, now, &account, opening).await? else {
         return Ok(None);
     };
@@ -142,14 +145,22 @@ async fn static_socket(
     account: &Account,
     touched: &mut Touched,
 ) -> Result<Begun, Error> {
-    let Some(id) = find(conn, app, opening, account, touched).await? else {
-        return Err(resolve::unknown());
+    // Once it has audio, a call may not be found by its numbers again.
+    let id = match earlier(conn, opening).await? {
+        Some(session) => session.call_id(),
+        None => find(conn, app, opening, account, touched)
+            .await?
+            .ok_or_else(resolve::unknown)?,
     };
     let (call, now) = calls::lock(conn, id).await?.ok_or_else(resolve::unknown)?;
     follow(&call);
     touched.add(id);
-    if resolve::never_dialled(&call) {
+    if call.account_id != account.id || resolve::never_dialled(&call) {
         return Err(resolve::unknown());
+    }
+    // Looked at again under the lock, for which the first try may have made this one wait.
+    if let Some(session) = earlier(conn, opening).await? {
+        return answer(conn, call, now, session.id()).await.map(Some);
     }
     let Some((call, sid)) = checked(conn, call, now, account, opening).await? else {
         return Ok(None);
@@ -186,6 +197,7 @@ async fn find(
         customer: opening.from.clone(),
         phone: opening.to.clone(),
         way: Way::Unknown,
+        request_id: None,
         facts: Map::new(),
     };
     if let Some(id) = resolve::find(conn, account, &clues).await? {
@@ -216,6 +228,18 @@ async fn find(
     }
 }
 
+/// The live session that an earlier try of the same socket began.
+async fn earlier(conn: &mut AsyncPgConnection, opening: &Opening) -> Result<Option<Session>, Error> {
+    let session = sessions::by_stream(conn, &opening.stream_sid).await?;
+    Ok(session.filter(|session| {
+        let same_door = match opening.door {
+            Door::Claimed(id, claim) => session.id == id.0 && session.claim == claim,
+            Door::Static(..) => session.nonce.is_none(),
+        };
+        same_door && session.edge_id == Some(opening.edge.0) && session.is_live()
+    }))
+}
+
 /// Compares what the start says with the row. None: it is about another call; that is noted, and the row's own sessions go on.
 async fn checked(
     conn: &mut AsyncPgConnection,
@@ -229,6 +253,8 @@ async fn checked(
         Some("account_sid")
     } else if identity == Identity::Other {
         Some("call_sid")
+    } else if opening.call_id.is_some_and(|id| id != call.id()) {
+        Some("call_id")
     } else if !resolve::numbers_fit(&call.customer, &call.exophone, &opening.from, &opening.to) {
         Some("numbers")
     } else if sessions::by_stream(conn, &opening.stream_sid).await?.is_some() {
@@ -273,7 +299,7 @@ async fn answered(
     Ok((!resolve::is_closed(&call)).then_some(call))
 }
 
-/// Records the start and answers with all that the session needs.
+/// Records the start and answers it.
 async fn started(
     conn: &mut AsyncPgConnection,
     call: Call,
@@ -282,6 +308,16 @@ async fn started(
 ) -> Result<StartSessionResponse, Error> {
     let note = Note::from("media").with("media_session_id", session.to_string());
     let (call, _) = record_locked(conn, call, now, Some(&Event::MediaStarted), Some("media_started"), note).await?;
+    answer(conn, call, now, session).await
+}
+
+/// All that the session needs.
+async fn answer(
+    conn: &mut AsyncPgConnection,
+    call: Call,
+    now: DateTime<Utc>,
+    session: MediaSessionId,
+) -> Result<StartSessionResponse, Error> {
     let agent = sockets::agent(conn, &call).await?;
     let limit = TimeDelta::seconds(call.time_limit_seconds.into());
     let ends_at = call.answered_at.unwrap_or(now) + limit;

@@ -34,13 +34,17 @@ const DIGITS: usize = 255;
 const URL_CHARS: usize = 2048;
 const DETAIL_CHARS: usize = 256;
 
+/// The edge's id of a request, on the timeline.
+const REQUEST_ID: &str = "request_id";
+/// Exotel's time of a request, to the second.
+const ASKED_AT: &str = "asked_at";
+
 /// What a request asks to be kept.
 struct Entry {
     kind: &'static str,
-    /// The same in a repeat of the request.
     data: Map<String, Value>,
-    /// Whether a repeat can be told from news.
-    repeatable: bool,
+    /// What an entry of the same request has, where a repeat can be told from news.
+    marks: Vec<Value>,
 }
 
 /// Keeps what the person entered and passes it to the live agent, if there is one. True: branch B.
@@ -178,25 +182,39 @@ pub async fn end(app: &Arc<App>, applet: &Applet, request: &RecordEndRequest) ->
 
 fn entry(kind: &'static str, mut data: Map<String, Value>, applet: &Applet) -> Entry {
     data.extend(applet.facts.clone());
-    // Exotel's time of the request is the same in a repeat, and only there; a stream ends once.
-    let repeatable = data.contains_key("stream_sid") || data.contains_key("asked_at");
-    Entry { kind, data, repeatable }
+    let mut marks = Vec::new();
+    // A stream ends once, so a second request about its end may come later. What else Exotel repeats, it sends with the
+    // same time.
+    if data.contains_key("stream_sid") {
+        let mut ended = data.clone();
+        ended.remove(ASKED_AT);
+        marks.push(Value::Object(ended));
+    } else if data.contains_key(ASKED_AT) {
+        marks.push(Value::Object(data.clone()));
+    }
+    if let Some(id) = &applet.request_id {
+        marks.push(json!({ REQUEST_ID: id }));
+        data.insert(REQUEST_ID.to_owned(), id.as_str().into());
+    }
+    Entry { kind, data, marks }
 }
 
 /// Whether the same request was kept before, and the branch that was answered then.
 async fn repeated(conn: &mut AsyncPgConnection, id: CallId, entry: &Entry) -> Result<Option<bool>, Error> {
-    if !entry.repeatable {
-        return Ok(None);
+    for mark in &entry.marks {
+        let data: Option<Value> = call_events::table
+            .filter(call_events::call_id.eq(id.0))
+            .filter(call_events::kind.eq(entry.kind))
+            .filter(call_events::data.contains(mark))
+            .select(call_events::data)
+            .first(conn)
+            .await
+            .optional()?;
+        if let Some(data) = data {
+            return Ok(Some(data["branch"] == "b"));
+        }
     }
-    let data: Option<Value> = call_events::table
-        .filter(call_events::call_id.eq(id.0))
-        .filter(call_events::kind.eq(entry.kind))
-        .filter(call_events::data.contains(Value::Object(entry.data.clone())))
-        .select(call_events::data)
-        .first(conn)
-        .await
-        .optional()?;
-    Ok(data.map(|data| data["branch"] == "b"))
+    Ok(None)
 }
 
 /// Puts the entry onto the timeline and takes the branch off the row: it holds for one Passthru.

@@ -55,6 +55,8 @@ pub struct Applet {
     pub phone: Caller,
     /// Who called whom.
     pub way: Way,
+    /// The edge's id of the request: the same when it asks again.
+    pub request_id: Option<String>,
     /// For the timeline: stable words to short texts, no numbers.
     pub facts: Map<String, Value>,
 }
@@ -84,7 +86,7 @@ fn clues(applet: &Applet) -> Vec<Clue<'_>> {
     sid.into_iter().chain(numbers).collect()
 }
 
-/// Exotel's id of a call or a stream, if the text can be one.
+/// An id of Exotel's or the edge's making, if the text can be one.
 pub fn sid(text: &str) -> Option<&str> {
     let fits = !text.is_empty() && text.len() <= SID_CHARS && text.bytes().all(|b| b.is_ascii_graphic());
     fits.then_some(text)
@@ -145,15 +147,16 @@ pub async fn find(conn: &mut AsyncPgConnection, account: &Account, applet: &Appl
 /// What Exotel's id of a call says about a row.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Identity {
-    /// Nothing against it.
+    /// Nothing against it: it is the row's, or none was told.
     Fits,
-    /// The row has none yet: this is it.
+    /// The row has none yet, and no other row has this one: it is to be kept.
     New(String),
-    /// It is another call.
+    /// It is another call: the row has another id, or another row of the account has this one. Nothing is to be kept.
     Other,
 }
 
-/// Compares Exotel's id of a call with a locked row.
+/// Compares Exotel's id of a call with a locked row. Whoever keeps an id asks here before, in the same transaction: a unique
+/// index would refuse another row's, and with it all that is written beside it.
 ///
 /// # Errors
 /// Of the database.
@@ -322,6 +325,7 @@ mod tests {
             customer: Caller::default(),
             phone: Caller::default(),
             way: Way::Unknown,
+            request_id: None,
             facts: Map::new(),
         }
     }

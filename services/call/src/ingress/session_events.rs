@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use callbridge_proto::{
-    agent::v1::{Metadata, Speaker, Transcript},
+    agent::v1::{LeaveAction, Metadata, Speaker, Transcript},
     id::{CallId, EdgeId, MediaSessionId},
     ingress::v1::{SessionEnded, SessionEvent, session_event},
 };
@@ -84,7 +84,8 @@ async fn apply_locked(
     let Some(session) = sessions::take_event(conn, session, edge, event.sequence).await? else {
         return Ok(false);
     };
-    let at = time_of(event, now);
+    // An edge's clock may be behind; nothing happens on a session before it began.
+    let at = session.started_at.unwrap_or(now).max(time_of(event, now));
     let note = |source| Note::from(source).with("media_session_id", session.id().to_string());
     let (kind, note) = match &event.event {
         None => return Ok(false),
@@ -130,7 +131,11 @@ async fn apply_locked(
         ),
         Some(session_event::Event::Leave(leave)) => {
             let (change, noted) = leaving(leave, note("agent"));
-            ("agent_left", noted.changing(change))
+            // Known before the audio has ended: Exotel's word on the call may be quicker than that.
+            let left = (leave.action() == LeaveAction::HangUp).then_some(Event::MediaEnded { at, by: Party::Agent });
+            let noted = noted.changing(change);
+            record_locked(conn, call, now, left.as_ref(), Some("agent_left"), noted).await?;
+            return Ok(true);
         }
         Some(session_event::Event::Interrupted(interrupted)) => (
             "interrupted",
@@ -168,13 +173,11 @@ async fn end(
     let by = Party::from_word(&ended.ended_by).unwrap_or(Party::Provider);
     let reason = word(&ended.reason);
     if !sessions::end(conn, session.id(), by.word(), &reason, quality.clone(), false).await? {
-        // A Passthru was faster. The counters are news all the same.
-        sessions::set_quality(conn, session.id(), quality).await?;
+        // A Passthru was faster. It has Exotel's word alone, and the edge knows why.
+        sessions::tell_end(conn, session.id(), by.word(), &reason, quality).await?;
         return Ok(false);
     }
     commands::abandon(conn, session.id()).await?;
-    // An edge's clock may be behind; a session does not end before it began.
-    let at = session.started_at.map_or(at, |started| at.max(started));
     let note = Note::from("media").with("by", by.word()).with("reason", reason);
     over(conn, call, now, session.id(), at, by, note).await?;
     Ok(true)

@@ -206,6 +206,7 @@ fn applet(request: Option<api::AppletRequest>) -> Result<Applet, Error> {
         customer: caller(&request.customer_number),
         phone: caller(&request.phone_number),
         way,
+        request_id: resolve::sid(&request.request_id).map(str::to_owned),
         facts,
     })
 }

@@ -15,7 +15,10 @@ use crate::{
 
 /// A time as the API has it.
 pub fn timestamp(at: DateTime<Utc>) -> Timestamp {
-    Timestamp { seconds: at.timestamp(), nanos: i32::try_from(at.timestamp_subsec_nanos()).unwrap_or(0) }
+    Timestamp {
+        seconds: at.timestamp(),
+        nanos: i32::try_from(at.timestamp_subsec_nanos()).unwrap_or(0),
+    }
 }
 
 /// A time of the API. None: outside of what a database can hold.
@@ -75,7 +78,9 @@ fn session(session: &Session) -> api::MediaSession {
         ended_at: session.ended_at.map(timestamp),
         ended_by: session.ended_by.clone().unwrap_or_default(),
         end_reason: session.end_reason.clone().unwrap_or_default(),
-        quality: counters.filter_map(|(key, value)| Some((key.clone(), value.as_i64()?))).collect(),
+        quality: counters
+            .filter_map(|(key, value)| Some((key.clone(), value.as_i64()?)))
+            .collect(),
     }
 }
 

@@ -20,7 +20,11 @@ use crate::{
 /// A whole row.
 #[derive(Clone, Queryable, Selectable)]
 #[diesel(table_name = calls, check_for_backend(diesel::pg::Pg))]
-#[expect(missing_docs, clippy::struct_excessive_bools, reason = "a row, as documented in the migrations")]
+#[expect(
+    missing_docs,
+    clippy::struct_excessive_bools,
+    reason = "a row, as documented in the migrations"
+)]
 pub struct Call {
     pub id: Uuid,
     pub version: i64,
@@ -92,7 +96,8 @@ impl Call {
     /// # Errors
     /// When the column holds something this program does not know; the row is then left alone.
     pub fn facts(&self) -> QueryResult<Facts> {
-        serde_json::from_value(self.facts.clone()).map_err(|error| diesel::result::Error::DeserializationError(error.into()))
+        serde_json::from_value(self.facts.clone())
+            .map_err(|error| diesel::result::Error::DeserializationError(error.into()))
     }
 }
 
@@ -140,12 +145,16 @@ pub struct NewCall {
 impl fmt::Debug for Call {
     // The row holds numbers in clear.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call").field("id", &self.id()).field("version", &self.version).field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("Call")
+            .field("id", &self.id())
+            .field("version", &self.version)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 
 /// Changes to a row beside its state. `None` leaves a column as it is.
-#[derive(Debug, Clone, Default, PartialEq, AsChangeset)]
+#[derive(Clone, Default, PartialEq, AsChangeset)]
 #[diesel(table_name = calls)]
 #[expect(missing_docs, reason = "the columns are documented in the migrations")]
 pub struct Change {
@@ -185,19 +194,32 @@ pub struct Computed {
 
 /// The row, if there is one.
 pub async fn find(conn: &mut AsyncPgConnection, id: CallId) -> QueryResult<Option<Call>> {
-    calls::table.find(id.0).select(Call::as_select()).first(conn).await.optional()
+    calls::table
+        .find(id.0)
+        .select(Call::as_select())
+        .first(conn)
+        .await
+        .optional()
 }
 
 /// The row, locked until the transaction ends, and the database's time.
 pub async fn lock(conn: &mut AsyncPgConnection, id: CallId) -> QueryResult<Option<(Call, DateTime<Utc>)>> {
-    let call = calls::table.find(id.0).select(Call::as_select()).for_update().first(conn).await.optional()?;
+    let call = calls::table
+        .find(id.0)
+        .select(Call::as_select())
+        .for_update()
+        .first(conn)
+        .await
+        .optional()?;
     let Some(call) = call else { return Ok(None) };
     Ok(Some((call, database_now(conn).await?)))
 }
 
 /// The database's time: the only clock that decides between replicas.
 pub async fn database_now(conn: &mut AsyncPgConnection) -> QueryResult<DateTime<Utc>> {
-    diesel::select(diesel::dsl::sql::<diesel::sql_types::Timestamptz>("clock_timestamp()")).get_result(conn).await
+    diesel::select(diesel::dsl::sql::<diesel::sql_types::Timestamptz>("clock_timestamp()"))
+        .get_result(conn)
+        .await
 }
 
 /// The call that a caller made with a key.
@@ -224,29 +246,30 @@ pub async fn by_sid(conn: &mut AsyncPgConnection, account: Uuid, sid: &str) -> Q
 
 /// Inserts a call. None: its idempotency key or CallSid is taken.
 pub async fn insert(conn: &mut AsyncPgConnection, call: &NewCall) -> QueryResult<Option<Call>> {
-    let id: Option<Uuid> = diesel::insert_into(calls::table)
+    diesel::insert_into(calls::table)
         .values(call)
         .on_conflict_do_nothing()
-        .returning(calls::id)
+        .returning(Call::as_returning())
         .get_result(conn)
         .await
-        .optional()?;
-    match id {
-        Some(id) => calls::table.find(id).select(Call::as_select()).first(conn).await.map(Some),
-        None => Ok(None),
-    }
+        .optional()
 }
 
-/// Writes a decision, guarded by what it was made from. False: the row has moved on.
+/// Writes a decision, guarded by what it was made from, and returns the row after it. None: the row has moved on.
 pub async fn update(
     conn: &mut AsyncPgConnection,
     before: &Call,
     computed: &Computed,
     change: &Change,
-) -> QueryResult<bool> {
+) -> QueryResult<Option<Call>> {
     let guard = calls::table
         .filter(calls::id.eq(before.id))
         .filter(calls::version.eq(before.version))
         .filter(calls::attempt.eq(before.attempt));
-    Ok(diesel::update(guard).set((computed, change)).execute(conn).await? == 1)
+    diesel::update(guard)
+        .set((computed, change))
+        .returning(Call::as_returning())
+        .get_result(conn)
+        .await
+        .optional()
 }

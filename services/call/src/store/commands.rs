@@ -39,13 +39,13 @@ pub async fn count_open(conn: &mut AsyncPgConnection, session: MediaSessionId) -
         .await
 }
 
-/// Commands for an edge's live sessions that are not among `delivered`, oldest first.
+/// Commands for an edge's live sessions that are not among `delivered`, oldest first: each with its session.
 pub async fn for_edge(
     conn: &mut AsyncPgConnection,
     edge: EdgeId,
     delivered: &[Uuid],
     limit: i64,
-) -> QueryResult<Vec<(Uuid, Vec<u8>)>> {
+) -> QueryResult<Vec<(Uuid, Uuid, Vec<u8>)>> {
     call_commands::table
         .inner_join(media_sessions::table.on(media_sessions::id.eq(call_commands::media_session_id)))
         .filter(media_sessions::edge_id.eq(edge.0))
@@ -55,7 +55,11 @@ pub async fn for_edge(
         .filter(call_commands::id.ne_all(delivered))
         .order(call_commands::id)
         .limit(limit)
-        .select((call_commands::id, call_commands::command))
+        .select((
+            call_commands::id,
+            call_commands::media_session_id,
+            call_commands::command,
+        ))
         .load(conn)
         .await
 }

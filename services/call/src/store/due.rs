@@ -1,10 +1,9 @@
 //! Work whose time has come, claimed so that two replicas never take the same row.
 
-use callbridge_proto::id::CallId;
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{
-    ExpressionMethods as _, IntoSql as _, NullableExpressionMethods as _, QueryDsl as _, QueryResult, SelectableHelper as _,
-    dsl::now, pg::expression::extensions::IntervalDsl as _, sql_types::Timestamptz,
+    ExpressionMethods as _, IntoSql as _, NullableExpressionMethods as _, PgExpressionMethods as _, QueryDsl as _,
+    QueryResult, SelectableHelper as _, dsl::now, pg::expression::extensions::IntervalDsl as _, sql_types::Timestamptz,
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
@@ -58,15 +57,19 @@ pub async fn read_backs(conn: &mut AsyncPgConnection, lease: TimeDelta, limit: i
         .await
 }
 
-/// Sets when Exotel is asked next.
+/// Sets when Exotel is asked next, unless that was changed since the call was taken.
 pub async fn set_read_back(
     conn: &mut AsyncPgConnection,
-    id: CallId,
+    call: &Call,
     at: Option<DateTime<Utc>>,
     times: i32,
 ) -> QueryResult<usize> {
-    diesel::update(calls::table.find(id.0))
-        .set((calls::read_back_at.eq(at), calls::read_backs.eq(times)))
-        .execute(conn)
-        .await
+    diesel::update(
+        calls::table
+            .find(call.id)
+            .filter(calls::read_back_at.is_not_distinct_from(call.read_back_at)),
+    )
+    .set((calls::read_back_at.eq(at), calls::read_backs.eq(times)))
+    .execute(conn)
+    .await
 }

@@ -3,8 +3,8 @@
 use callbridge_proto::id::CallId;
 use chrono::{DateTime, Utc};
 use diesel::{
-    BoolExpressionMethods as _, ExpressionMethods as _, Insertable, QueryDsl as _, QueryResult, Queryable, QueryableByName,
-    Selectable, SelectableHelper as _, sql_query,
+    BoolExpressionMethods as _, ExpressionMethods as _, Insertable, QueryDsl as _, QueryResult, Queryable,
+    QueryableByName, Selectable, SelectableHelper as _, sql_query,
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::Value;
@@ -31,7 +31,10 @@ pub struct Event {
 impl Event {
     /// Its place in the order in which events became visible.
     pub fn place(&self) -> Place {
-        Place { tx: self.tx, id: self.id }
+        Place {
+            tx: self.tx,
+            id: self.id,
+        }
     }
 }
 
@@ -59,7 +62,10 @@ pub struct NewEvent {
 
 /// Appends events.
 pub async fn append(conn: &mut AsyncPgConnection, events: &[NewEvent]) -> QueryResult<usize> {
-    diesel::insert_into(call_events::table).values(events).execute(conn).await
+    diesel::insert_into(call_events::table)
+        .values(events)
+        .execute(conn)
+        .await
 }
 
 /// A page of one call's events after a version, in order.
@@ -82,7 +88,9 @@ struct Horizon {
 
 /// The oldest transaction that may still commit: events of earlier ones are all visible.
 pub async fn horizon(conn: &mut AsyncPgConnection) -> QueryResult<i64> {
-    let row: Horizon = sql_query("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon").get_result(conn).await?;
+    let row: Horizon = sql_query("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon")
+        .get_result(conn)
+        .await?;
     Ok(row.horizon)
 }
 
@@ -90,7 +98,9 @@ pub async fn horizon(conn: &mut AsyncPgConnection) -> QueryResult<i64> {
 pub async fn after(conn: &mut AsyncPgConnection, place: Place, horizon: i64, limit: i64) -> QueryResult<Vec<Event>> {
     call_events::table
         .filter(
-            call_events::tx.gt(place.tx).or(call_events::tx.eq(place.tx).and(call_events::id.gt(place.id))),
+            call_events::tx
+                .gt(place.tx)
+                .or(call_events::tx.eq(place.tx).and(call_events::id.gt(place.id))),
         )
         .filter(call_events::tx.ge(place.tx))
         .filter(call_events::tx.lt(horizon))

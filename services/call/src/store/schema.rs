@@ -106,6 +106,16 @@ table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(
-    accounts, agent_versions, agents, call_commands, call_events, calls, credentials, greetings, media_sessions, phones,
-    transcripts, webhook_inbox,
+    accounts,
+    agent_versions,
+    agents,
+    call_commands,
+    call_events,
+    calls,
+    credentials,
+    greetings,
+    media_sessions,
+    phones,
+    transcripts,
+    webhook_inbox,
 );

@@ -3,8 +3,8 @@
 use callbridge_proto::id::{CallId, EdgeId, MediaSessionId};
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{
-    BoolExpressionMethods as _, ExpressionMethods as _, Insertable, NullableExpressionMethods as _, OptionalExtension as _, QueryDsl as _, QueryResult,
-    Queryable, Selectable, SelectableHelper as _,
+    BoolExpressionMethods as _, ExpressionMethods as _, Insertable, NullableExpressionMethods as _,
+    OptionalExtension as _, QueryDsl as _, QueryResult, Queryable, Selectable, SelectableHelper as _,
     dsl::now,
     expression::{SqlLiteral, UncheckedBind},
     pg::data_types::PgInterval,
@@ -73,12 +73,20 @@ pub struct NewSession {
 
 /// Inserts a session.
 pub async fn insert(conn: &mut AsyncPgConnection, session: &NewSession) -> QueryResult<usize> {
-    diesel::insert_into(media_sessions::table).values(session).execute(conn).await
+    diesel::insert_into(media_sessions::table)
+        .values(session)
+        .execute(conn)
+        .await
 }
 
 /// The session, if there is one.
 pub async fn find(conn: &mut AsyncPgConnection, id: MediaSessionId) -> QueryResult<Option<Session>> {
-    media_sessions::table.find(id.0).select(Session::as_select()).first(conn).await.optional()
+    media_sessions::table
+        .find(id.0)
+        .select(Session::as_select())
+        .first(conn)
+        .await
+        .optional()
 }
 
 /// A call's sessions, oldest first.
@@ -119,7 +127,12 @@ pub async fn live(conn: &mut AsyncPgConnection, call: CallId) -> QueryResult<Opt
 }
 
 /// Makes an edge the owner of the session that a nonce opens; the newest claim owns it. None: unknown, expired or started.
-pub async fn claim(conn: &mut AsyncPgConnection, call: CallId, nonce: i64, edge: EdgeId) -> QueryResult<Option<Session>> {
+pub async fn claim(
+    conn: &mut AsyncPgConnection,
+    call: CallId,
+    nonce: i64,
+    edge: EdgeId,
+) -> QueryResult<Option<Session>> {
     let target = media_sessions::table
         .filter(media_sessions::call_id.eq(call.0))
         .filter(media_sessions::nonce.eq(nonce))
@@ -127,7 +140,10 @@ pub async fn claim(conn: &mut AsyncPgConnection, call: CallId, nonce: i64, edge:
         .filter(media_sessions::ended_at.is_null())
         .filter(media_sessions::token_expires_at.gt(now));
     diesel::update(target)
-        .set((media_sessions::claim.eq(media_sessions::claim + 1), media_sessions::edge_id.eq(edge.0)))
+        .set((
+            media_sessions::claim.eq(media_sessions::claim + 1),
+            media_sessions::edge_id.eq(edge.0),
+        ))
         .returning(Session::as_returning())
         .get_result(conn)
         .await
@@ -170,7 +186,9 @@ pub async fn end(
     quality: Value,
     presumed: bool,
 ) -> QueryResult<bool> {
-    let open = media_sessions::ended_at.is_null().or(media_sessions::end_presumed.eq(!presumed).and(media_sessions::end_presumed));
+    let open = media_sessions::ended_at.is_null().or(media_sessions::end_presumed
+        .eq(!presumed)
+        .and(media_sessions::end_presumed));
     let updated = diesel::update(media_sessions::table.filter(media_sessions::id.eq(id.0)).filter(open))
         .set((
             media_sessions::ended_at.eq(now),
@@ -182,28 +200,6 @@ pub async fn end(
         .execute(conn)
         .await?;
     Ok(updated == 1)
-}
-
-/// Says that sessions are live for another `lease`; one whose end was only presumed is open again.
-pub async fn renew(
-    conn: &mut AsyncPgConnection,
-    edge: EdgeId,
-    ids: &[Uuid],
-    lease: TimeDelta,
-) -> QueryResult<usize> {
-    let target = media_sessions::table
-        .filter(media_sessions::id.eq_any(ids))
-        .filter(media_sessions::edge_id.eq(edge.0))
-        .filter(media_sessions::started_at.is_not_null())
-        .filter(media_sessions::ended_at.is_null().or(media_sessions::end_presumed));
-    diesel::update(target)
-        .set((
-            media_sessions::attached_until.eq(later(lease)),
-            media_sessions::ended_at.eq(None::<DateTime<Utc>>),
-            media_sessions::end_presumed.eq(false),
-        ))
-        .execute(conn)
-        .await
 }
 
 /// Live sessions that nobody has vouched for in time.
@@ -243,7 +239,11 @@ pub struct Started<'a> {
 }
 
 /// Inserts a session that has started.
-pub async fn insert_started(conn: &mut AsyncPgConnection, session: &Started<'_>, lease: TimeDelta) -> QueryResult<usize> {
+pub async fn insert_started(
+    conn: &mut AsyncPgConnection,
+    session: &Started<'_>,
+    lease: TimeDelta,
+) -> QueryResult<usize> {
     diesel::insert_into(media_sessions::table)
         .values((
             media_sessions::id.eq(session.id.0),
@@ -288,19 +288,32 @@ pub async fn take_event(
 }
 
 /// Those of an edge's sessions that are live, or whose end was only presumed (true).
-pub async fn open_of_edge(conn: &mut AsyncPgConnection, edge: EdgeId, ids: &[Uuid]) -> QueryResult<Vec<(Uuid, Uuid, bool)>> {
+pub async fn open_of_edge(
+    conn: &mut AsyncPgConnection,
+    edge: EdgeId,
+    ids: &[Uuid],
+) -> QueryResult<Vec<(Uuid, Uuid, bool)>> {
     media_sessions::table
         .filter(media_sessions::id.eq_any(ids))
         .filter(media_sessions::edge_id.eq(edge.0))
         .filter(media_sessions::started_at.is_not_null())
         .filter(media_sessions::ended_at.is_null().or(media_sessions::end_presumed))
-        .select((media_sessions::id, media_sessions::call_id, media_sessions::end_presumed))
+        .select((
+            media_sessions::id,
+            media_sessions::call_id,
+            media_sessions::end_presumed,
+        ))
         .load(conn)
         .await
 }
 
 /// Takes back a presumed end. False: there is none.
-pub async fn reopen(conn: &mut AsyncPgConnection, id: MediaSessionId, edge: EdgeId, lease: TimeDelta) -> QueryResult<bool> {
+pub async fn reopen(
+    conn: &mut AsyncPgConnection,
+    id: MediaSessionId,
+    edge: EdgeId,
+    lease: TimeDelta,
+) -> QueryResult<bool> {
     let target = media_sessions::table
         .filter(media_sessions::id.eq(id.0))
         .filter(media_sessions::edge_id.eq(edge.0))
@@ -319,20 +332,18 @@ pub async fn reopen(conn: &mut AsyncPgConnection, id: MediaSessionId, edge: Edge
     Ok(updated == 1)
 }
 
-/// Says that an edge's live sessions are live for another `lease`: those that it has told of, and those that began since
-/// `attached` and that it could not tell of yet.
+/// Says that those of an edge's live sessions that it has told of are live for another `lease`.
 pub async fn renew_edge(
     conn: &mut AsyncPgConnection,
     edge: EdgeId,
     told: &[Uuid],
-    attached: DateTime<Utc>,
     lease: TimeDelta,
 ) -> QueryResult<usize> {
     let target = media_sessions::table
         .filter(media_sessions::edge_id.eq(edge.0))
         .filter(media_sessions::started_at.is_not_null())
         .filter(media_sessions::ended_at.is_null())
-        .filter(media_sessions::id.eq_any(told).nullable().or(media_sessions::started_at.gt(attached)));
+        .filter(media_sessions::id.eq_any(told));
     diesel::update(target)
         .set(media_sessions::attached_until.eq(later(lease)))
         .execute(conn)
@@ -358,14 +369,30 @@ pub async fn lapse(conn: &mut AsyncPgConnection, id: MediaSessionId, by: &str, r
     Ok(updated == 1)
 }
 
-/// Keeps the counters of a session.
-pub async fn set_quality(conn: &mut AsyncPgConnection, id: MediaSessionId, quality: Value) -> QueryResult<usize> {
-    diesel::update(media_sessions::table.find(id.0)).set(media_sessions::quality.eq(quality)).execute(conn).await
+/// Keeps how a session ended by its edge's word, and its counters, where somebody else has said that it ended.
+pub async fn tell_end(
+    conn: &mut AsyncPgConnection,
+    id: MediaSessionId,
+    by: &str,
+    reason: &str,
+    quality: Value,
+) -> QueryResult<usize> {
+    diesel::update(media_sessions::table.find(id.0))
+        .set((
+            media_sessions::ended_by.eq(by),
+            media_sessions::end_reason.eq(reason),
+            media_sessions::quality.eq(quality),
+        ))
+        .execute(conn)
+        .await
 }
 
 /// Keeps where a session's recording is.
 pub async fn set_recording(conn: &mut AsyncPgConnection, id: MediaSessionId, url: &str) -> QueryResult<usize> {
-    diesel::update(media_sessions::table.find(id.0)).set(media_sessions::recording_url.eq(url)).execute(conn).await
+    diesel::update(media_sessions::table.find(id.0))
+        .set(media_sessions::recording_url.eq(url))
+        .execute(conn)
+        .await
 }
 
 /// An account's outbound calls between two numbers, either way round, that were dialled within `window`, have not ended, have
@@ -387,7 +414,10 @@ pub async fn dialled_without_media(
         .filter(calls::account_id.eq(account))
         .filter(calls::direction.eq(Direction::Outbound))
         .filter(
-            calls::exophone.eq(one).and(calls::customer.eq(other)).or(calls::exophone.eq(other).and(calls::customer.eq(one))),
+            calls::exophone
+                .eq(one)
+                .and(calls::customer.eq(other))
+                .or(calls::exophone.eq(other).and(calls::customer.eq(one))),
         )
         .filter(calls::post_started_at.gt(later(-window)))
         .filter(calls::ended_at.is_null().or(calls::end_presumed))
@@ -402,7 +432,8 @@ pub async fn dialled_without_media(
 /// Whether the database has been up for at least `grace`.
 pub async fn database_is_steady(conn: &mut AsyncPgConnection, grace: TimeDelta) -> QueryResult<bool> {
     diesel::select(
-        diesel::dsl::sql::<Bool>("clock_timestamp() - pg_postmaster_start_time() > ").bind::<Interval, _>(interval(grace)),
+        diesel::dsl::sql::<Bool>("clock_timestamp() - pg_postmaster_start_time() > ")
+            .bind::<Interval, _>(interval(grace)),
     )
     .get_result(conn)
     .await

@@ -129,7 +129,11 @@ impl Vault {
         }
     }
 
-    async fn resolve(
+    /// The set for a phone of an account, both at hand.
+    ///
+    /// # Errors
+    /// As [`Vault::open`].
+    pub async fn resolve(
         &self,
         conn: &mut AsyncPgConnection,
         account: &Account,

@@ -4,5 +4,6 @@
 mod access;
 mod directory;
 mod ends;
+mod ingress;
 mod keys;
 mod service;

@@ -21,6 +21,7 @@ fn voicebot_inbound_as_captured_live() {
     assert_eq!(e164(request.call_from.as_ref()), "+919440000609");
     assert_eq!(e164(request.call_to.as_ref()), "+918030000588");
     assert_eq!(request.direction, Some(FlowDirection::Incoming));
+    assert_eq!(request.asked_at.unwrap().to_rfc3339(), "2026-08-25T06:37:09+00:00");
     assert_eq!(request.custom_field, None);
     assert!(!request.caller_hung_up());
     let shown = format!("{request:?}");

@@ -74,6 +74,18 @@ fn the_documented_terminal_payload() {
 }
 
 #[test]
+fn printing_shows_no_url_of_a_recording() {
+    let body = "CallSid=4c18a8p&Status=completed&RecordingUrl=https%3A%2F%2Fs3.exotel.com%2FSECRET.mp3";
+    let callback = parse(None, body).unwrap();
+    assert_eq!(
+        callback.recording_url.as_deref(),
+        Some("https://s3.exotel.com/SECRET.mp3")
+    );
+    let shown = format!("{callback:?}");
+    assert!(shown.contains("recorded: true") && !shown.contains("SECRET"), "{shown}");
+}
+
+#[test]
 fn legs_of_a_form_are_flat() {
     let form = "EventType=answered&Legs[0][Status]=in-progress&Legs%5B1%5D%5BStatus%5D=&Status=in-progress";
     let callback = parse(None, form).unwrap();

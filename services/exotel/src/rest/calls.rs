@@ -43,8 +43,9 @@ impl Direction {
     }
 }
 
-/// A call as Exotel's own records have it. Times, durations and price lag up to 15 minutes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A call as Exotel's own records have it. Times, durations and price lag up to 15 minutes. `Debug` shows neither numbers
+/// nor where the recording is.
+#[derive(Clone, PartialEq, Eq)]
 pub struct CallDetails {
     /// Exotel's id.
     pub call_sid: String,
@@ -82,6 +83,29 @@ pub struct CallDetails {
     pub legs: Vec<Leg>,
     /// When Exotel answered, by its own clock: the HTTP `Date`.
     pub server_date: Option<DateTime<Utc>>,
+}
+
+impl std::fmt::Debug for CallDetails {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CallDetails")
+            .field("call_sid", &self.call_sid)
+            .field("status", &self.status)
+            .field("direction", &self.direction)
+            .field("from", &self.from)
+            .field("to", &self.to)
+            .field("phone_number", &self.phone_number)
+            .field("date_created", &self.date_created)
+            .field("start_time", &self.start_time)
+            .field("end_time", &self.end_time)
+            .field("duration_s", &self.duration_s)
+            .field("talk_s", &self.talk_s)
+            .field("price", &self.price)
+            .field("recorded", &self.recording_url.is_some())
+            .field("answered_by", &self.answered_by)
+            .field("legs", &self.legs)
+            .field("server_date", &self.server_date)
+            .finish_non_exhaustive()
+    }
 }
 
 impl CallDetails {

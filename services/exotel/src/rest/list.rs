@@ -16,7 +16,8 @@ const MAX_PAGE: u32 = 100;
 /// Which calls to list.
 #[derive(Debug, Clone, Default)]
 pub struct CallsQuery {
-    /// Calls by id, at most 20. Without `created` Exotel looks back 31 days.
+    /// Calls by id, at most 20; what cannot be an id is left out, and when nothing is left the page is empty. Without
+    /// `created` Exotel looks back 31 days.
     pub sids: Vec<String>,
     /// By one end, in both number forms; at most 2.
     pub from: Vec<PhoneNumber>,
@@ -41,7 +42,8 @@ impl CallsQuery {
         (local(time - margin), local(time + margin))
     }
 
-    fn pairs(&self) -> Vec<(&'static str, String)> {
+    /// None where no call can match: without its ids the same request would list every call.
+    fn pairs(&self) -> Option<Vec<(&'static str, String)>> {
         let mut pairs = vec![("details", "true".to_owned())];
         let sids: Vec<_> = self
             .sids
@@ -50,6 +52,9 @@ impl CallsQuery {
             .take(MAX_SIDS)
             .map(String::as_str)
             .collect();
+        if sids.is_empty() && !self.sids.is_empty() {
+            return None;
+        }
         if !sids.is_empty() {
             pairs.push(("Sid", sids.join(",")));
         }
@@ -83,12 +88,12 @@ impl CallsQuery {
         if let Some(after) = &self.after {
             pairs.push(("After", after.clone()));
         }
-        pairs
+        Some(pairs)
     }
 }
 
 /// One page of a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CallsPage {
     /// The calls, newest first. Entries without an id or a state are left out.
     pub calls: Vec<CallDetails>,
@@ -133,8 +138,11 @@ fn cursor(uri: &str) -> Option<String> {
 impl Client {
     /// Lists calls, one page.
     pub async fn calls(&self, credentials: &Credentials, query: &CallsQuery) -> Result<CallsPage, RestError> {
+        let Some(pairs) = query.pairs() else {
+            return Ok(CallsPage::default());
+        };
         let answer = self
-            .get(credentials, read_span("calls"), &["Calls.json"], &query.pairs())
+            .get(credentials, read_span("calls"), &["Calls.json"], &pairs)
             .await?;
         let tree = answer.tree().ok_or(RestError::Unreadable("a list of calls"))?;
         CallsPage::read(Node::root(&tree), answer.date).ok_or(RestError::Unreadable("a list of calls"))
@@ -161,6 +169,7 @@ mod tests {
         };
         let pairs: Vec<_> = query
             .pairs()
+            .unwrap()
             .into_iter()
             .map(|(key, value)| format!("{key}={value}"))
             .collect();
@@ -176,7 +185,7 @@ mod tests {
             sids: (0..30).map(|i| format!("sid{i:08}")).collect(),
             ..CallsQuery::default()
         };
-        assert_eq!(sids.pairs()[1].1.split(',').count(), MAX_SIDS);
+        assert_eq!(sids.pairs().unwrap()[1].1.split(',').count(), MAX_SIDS);
     }
 
     #[test]
@@ -184,7 +193,7 @@ mod tests {
         let body = r#"{"Metadata":{"Total":1027,"PageSize":20,"NextPageUri":"/v1/Accounts/a/Calls.json?PageSize=20&After=Mg%3D%3D"},
             "Calls":[{"Sid":"c5797dcbaaeed7678c4062a4a3ed2f8a","DateCreated":"2017-03-03 10:48:33","To":"0XXXXX38847",
             "From":"09812345678","PhoneNumberSid":"08040000155","Status":"completed","StartTime":"2017-03-03 10:48:33",
-            "EndTime":"2017-03-03 10:49:33","Duration":"60","Price":"1.500","Direction":"outbound-api","RecordingUrl":null,
+            "EndTime":"2017-03-03 10:49:33","Duration":"60","Price":"1.500","Direction":"outbound-api","RecordingUrl":"https://s3.exotel.com/SECRET.mp3","CustomField":"SECRET",
             "Details":{"ConversationDuration":21,"Leg1Status":"completed","Leg2Status":"no-answer",
             "Legs":[{"Leg":{"Id":1,"OnCallDuration":21}},{"Leg":{"Id":2,"OnCallDuration":0}}]}},
             {"Sid":null,"Status":"busy"}]}"#;
@@ -204,6 +213,7 @@ mod tests {
         assert_eq!(call.end_time.unwrap().to_rfc3339(), "2017-03-03T05:19:33+00:00");
         assert_eq!(call.legs[1].status, Some(ProviderStatus::NoAnswer));
         assert_eq!(call.legs[0].on_call_s, Some(21));
-        assert!(!format!("{call:?}").contains("9812345678"));
+        let shown = format!("{call:?}");
+        assert!(!shown.contains("9812345678") && !shown.contains("SECRET"), "{shown}");
     }
 }

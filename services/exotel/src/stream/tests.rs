@@ -113,14 +113,31 @@ fn small_events() {
             r#"{"event":"stop","stop":{"reason":"stopped"}}"#,
             Incoming::Stop { hung_up: false },
         ),
-        (
-            r#"{"event":"stop","stop":null}"#,
-            Incoming::Stop { hung_up: false },
-        ),
+        (r#"{"event":"stop","stop":null}"#, Incoming::Stop { hung_up: false }),
         (r#"{"event":"clear","stream_sid":"s"}"#, Incoming::Other("clear".into())),
         (r#"{"event":"new thing","mark":7}"#, Incoming::Other("new thing".into())),
     ] {
         assert_eq!(decode(text), Ok(want), "{text}");
+    }
+}
+
+#[test]
+fn only_a_hang_up_means_that_the_person_hung_up() {
+    for (reason, want) in [
+        ("callended", true),
+        ("call_ended", true),
+        ("CallEnded", true),
+        ("caller_hangup", true),
+        ("caller hung up", true),
+        ("Hang-Up", true),
+        ("stopped", false),
+        ("stream_error", false),
+        ("max_duration_reached", false),
+        ("call_transferred", false),
+        ("", false),
+    ] {
+        let text = format!(r#"{{"event":"stop","stop":{{"reason":"{reason}"}}}}"#);
+        assert_eq!(decode(&text), Ok(Incoming::Stop { hung_up: want }), "{reason}");
     }
 }
 

@@ -79,7 +79,11 @@ impl TokenKeys {
             fingerprints.push((kid, hmac::Key::new(hmac::HMAC_SHA256, key.as_ref())));
         }
         let verifier = Verifier::new(&derived)?;
-        Ok(Self { derived, verifier, fingerprints })
+        Ok(Self {
+            derived,
+            verifier,
+            fingerprints,
+        })
     }
 
     /// Makes a token of 84 characters.

@@ -160,6 +160,9 @@ fn a_fingerprint_tells_requests_apart_and_outlives_a_rotation() {
     let made = old.fingerprint(b"one request");
     assert!(old.fingerprint_matches(&made, b"one request") && both.fingerprint_matches(&made, b"one request"));
     assert!(!old.fingerprint_matches(&made, b"another") && !both.fingerprint_matches(&made, b"another"));
-    assert!(new.fingerprint_matches(&made, b"another"), "it cannot be checked any more");
+    assert!(
+        new.fingerprint_matches(&made, b"another"),
+        "it cannot be checked any more"
+    );
     assert!(!old.fingerprint_matches(&[], b"one request"));
 }

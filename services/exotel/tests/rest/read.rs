@@ -51,6 +51,21 @@ async fn lists_take_large_answers_and_xml() {
 }
 
 #[tokio::test]
+async fn ids_that_cannot_be_ids_do_not_list_every_call() {
+    let server = Server::answering("200 OK", "", r#"{"Calls":[]}"#).await;
+    let query = CallsQuery {
+        sids: vec!["../x".into(), String::new()],
+        ..CallsQuery::default()
+    };
+    let page = client()
+        .calls(&credentials(server.base.clone()), &query)
+        .await
+        .expect("page");
+    assert!(page.calls.is_empty() && page.next.is_none());
+    assert!(server.requests().is_empty());
+}
+
+#[tokio::test]
 async fn ownership_tells_wrong_credentials_apart() {
     let number = PhoneNumber::parse("+918040000155").expect("number");
     let list = |listed: &str| format!(r#"{{"incoming_phone_numbers":[{{"phone_number":"{listed}"}}]}}"#);

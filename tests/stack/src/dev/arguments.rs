@@ -9,8 +9,14 @@ use tokio::net::TcpListener;
 use crate::{Ports, target};
 
 /// The ports when none are asked for.
-const PORTS: Ports =
-    Ports { grpc: 50051, call_internal: 9091, edge: 8080, edge_internal: 9090, simulator: 8090, echo_agent: 50061 };
+const PORTS: Ports = Ports {
+    grpc: 50051,
+    call_internal: 9091,
+    edge: 8080,
+    edge_internal: 9090,
+    simulator: 8090,
+    echo_agent: 50061,
+};
 
 const AFTER: &str = "\
 Ports (all on 127.0.0.1):
@@ -48,7 +54,8 @@ pub(super) struct Arguments {
     /// Take the six ports from N on instead of the default ones.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1_024..=65_530))]
     pub(super) port_base: Option<u16>,
-    /// Use this database instead of a private PostgreSQL. It is migrated, and keeps what is registered and called.
+    /// Use this database instead of a private PostgreSQL. It is migrated, and keeps what is registered and called; the keys that
+    /// seal credentials in it are CREDENTIAL_KEYS and TOKEN_KEYS of the environment, else those of keys.json.
     #[arg(long, value_name = "URL")]
     pub(super) database_url: Option<String>,
     /// Where state goes; two that run at one time need one each.
@@ -88,14 +95,17 @@ impl Arguments {
             match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => taken.push(format!("{port} ({whose})")),
-                Err(error) => return Err(error).with_context(|| format!("cannot listen on 127.0.0.1:{port} for {whose}")),
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot listen on 127.0.0.1:{port} for {whose}"));
+                }
             }
         }
         ensure!(
             taken.is_empty(),
             "in use already: port {}; stop what uses it, or move all ports with `cargo dev --port-base {}`",
             taken.join(", "),
-            self.port_base.map_or(20_000, |base| if base < 60_000 { base + 100 } else { 20_000 })
+            self.port_base
+                .map_or(20_000, |base| if base < 60_000 { base + 100 } else { 20_000 })
         );
         Ok(())
     }
@@ -120,8 +130,16 @@ mod tests {
     async fn a_taken_port_is_named_with_a_way_out() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = taken.local_addr().unwrap().port();
-        let arguments = Arguments { once: false, port_base: Some(port), database_url: None, state_dir: None };
+        let arguments = Arguments {
+            once: false,
+            port_base: Some(port),
+            database_url: None,
+            state_dir: None,
+        };
         let error = arguments.check_ports().await.unwrap_err().to_string();
-        assert!(error.contains(&port.to_string()) && error.contains("--port-base"), "{error}");
+        assert!(
+            error.contains(&port.to_string()) && error.contains("--port-base"),
+            "{error}"
+        );
     }
 }

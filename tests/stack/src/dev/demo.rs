@@ -1,6 +1,6 @@
 //! The two calls.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use callbridge_proto::call::v1::{
@@ -25,7 +25,7 @@ const CALLEE: &str = "+919812340017";
 const CALLER: &str = "+919812340018";
 
 /// Both calls take about ten seconds; the rest is for a slow machine.
-const CALL_LIMIT: Duration = Duration::from_secs(60);
+const CALL_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long silence after speech is the end of it: longer than any pause in the demo's sentences.
 const PAUSE_MS: u64 = 700;
@@ -47,8 +47,11 @@ pub(super) struct Demo {
 }
 
 impl Demo {
-    pub(super) fn new(_stack: &Stack, registered: Registered) -> Self {
-        Self { registered, ended: Vec::new() }
+    pub(super) fn new(registered: Registered) -> Self {
+        Self {
+            registered,
+            ended: Vec::new(),
+        }
     }
 
     /// Whether both calls were as they should be.
@@ -94,7 +97,10 @@ impl Demo {
         };
         let placed = calls.place_call(request).await.context("PlaceCall")?.into_inner().call;
         let id = placed.context("PlaceCall answered without a call")?.id;
-        let watch = WatchCallRequest { call_id: id.clone(), ..WatchCallRequest::default() };
+        let watch = WatchCallRequest {
+            call_id: id.clone(),
+            ..WatchCallRequest::default()
+        };
         let mut events = calls.watch_call(watch).await.context("WatchCall")?.into_inner();
         let mut timeline = view::Timeline::new(Line::Outbound);
         while let Some(response) = events.message().await.context("WatchCall")? {
@@ -114,7 +120,10 @@ impl Demo {
             phone_id: self.registered.phone_id.clone(),
             ..CallFilter::default()
         };
-        let watch = WatchCallsRequest { cursor: String::new(), filter: Some(filter) };
+        let watch = WatchCallsRequest {
+            cursor: String::new(),
+            filter: Some(filter),
+        };
         let mut events = calls.watch_calls(watch).await.context("WatchCalls")?.into_inner();
         let script = CallerScript::new()
             .wait_for_audio_end(PAUSE_MS)
@@ -127,7 +136,11 @@ impl Demo {
             to: self.registered.phone_number.clone(),
             script: Some(script),
         };
-        stack.control().inbound(call).await.context("the simulator cannot call in")?;
+        stack
+            .control()
+            .inbound(call)
+            .await
+            .context("the simulator cannot call in")?;
         let mut timeline = view::Timeline::new(Line::Inbound);
         while let Some(response) = events.message().await.context("WatchCalls")? {
             let Some(event) = response.event else { continue };
@@ -141,21 +154,39 @@ impl Demo {
 
     async fn look_at(&self, stack: &Stack, folder: &Folder, line: Line, id: &str) -> anyhow::Result<Ended> {
         let mut calls = stack.clients().calls();
-        let call = calls.get_call(GetCallRequest { call_id: id.to_owned() }).await.context("GetCall")?.into_inner().call;
+        let call = calls
+            .get_call(GetCallRequest { call_id: id.to_owned() })
+            .await
+            .context("GetCall")?
+            .into_inner()
+            .call;
         let call = call.context("GetCall answered without a call")?;
         let report = stack.control().wait_for_end(&call.exotel_call_sid, CALL_LIMIT).await?;
         let recordings = match verify::files(&report) {
-            Ok(files) => Some(keep(&files, folder.path().join(line.word()))?),
+            Ok(files) => Some(keep(&files, &folder.path().join(line.word()))?),
             Err(_) => None,
         };
         let verdict = match &recordings {
             Some(recordings) => verify::verify(&call, &report, recordings),
-            None => Verdict { good: Vec::new(), bad: vec!["there was no audio".to_owned()] },
+            None => Verdict {
+                good: Vec::new(),
+                bad: vec!["there was no audio".to_owned()],
+            },
         };
         let request = GetTranscriptRequest { call_id: id.to_owned() };
-        let transcript = calls.get_transcript(request).await.context("GetTranscript")?.into_inner();
+        let transcript = calls
+            .get_transcript(request)
+            .await
+            .context("GetTranscript")?
+            .into_inner();
         let said = transcript.entries.into_iter().map(|entry| entry.text).collect();
-        Ok(Ended { line, call, said, recordings, verdict })
+        Ok(Ended {
+            line,
+            call,
+            said,
+            recordings,
+            verdict,
+        })
     }
 
     /// What `dev.json` says.
@@ -213,10 +244,13 @@ fn described(ended: &Ended) -> (String, Value) {
 }
 
 /// Copies the simulator's files to where people look for them.
-fn keep(files: &Recordings, folder: PathBuf) -> anyhow::Result<Recordings> {
-    let kept = Recordings { person: folder.join("heard-by-person.wav"), agent: folder.join("heard-by-agent.wav") };
+fn keep(files: &Recordings, folder: &Path) -> anyhow::Result<Recordings> {
+    let kept = Recordings {
+        person: folder.join("heard-by-person.wav"),
+        agent: folder.join("heard-by-agent.wav"),
+    };
     let copy = || {
-        fs::create_dir_all(&folder)?;
+        fs::create_dir_all(folder)?;
         fs::copy(&files.person, &kept.person)?;
         fs::copy(&files.agent, &kept.agent)
     };

@@ -9,10 +9,16 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// What an earlier run left that would be mistaken for this one's.
-const STALE: [&str; 6] = ["dev.json", "log.txt", "postgres.log", "simulator", "outbound", "inbound"];
+const STALE: [&str; 6] = [
+    "dev.json",
+    "log.txt",
+    "postgres.log",
+    "simulator",
+    "outbound",
+    "inbound",
+];
 
 /// The state folder, held by this process alone.
 pub(super) struct Folder {
@@ -22,9 +28,14 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Makes it, takes it, empties it, and begins the log.
+    /// Makes it, takes it and empties it.
     pub(super) fn prepare(path: PathBuf) -> anyhow::Result<Self> {
-        let unusable = || format!("cannot use the state folder {}; choose another with --state-dir", path.display());
+        let unusable = || {
+            format!(
+                "cannot use the state folder {}; choose another with --state-dir",
+                path.display()
+            )
+        };
         fs::create_dir_all(&path).with_context(unusable)?;
         let lock = File::create(path.join(".lock")).with_context(unusable)?;
         if lock.try_lock().is_err() {
@@ -35,9 +46,19 @@ impl Folder {
         }
         for name in STALE {
             let stale = path.join(name);
-            if stale.is_dir() { fs::remove_dir_all(&stale) } else { fs::remove_file(&stale) }
-                .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
-                .with_context(|| format!("cannot remove {}", stale.display()))?;
+            if stale.is_dir() {
+                fs::remove_dir_all(&stale)
+            } else {
+                fs::remove_file(&stale)
+            }
+            .or_else(|error| {
+                if error.kind() == std::io::ErrorKind::NotFound {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
+            })
+            .with_context(|| format!("cannot remove {}", stale.display()))?;
         }
         // A cluster whose guard was killed together with us.
         for entry in fs::read_dir(&path).with_context(unusable)?.flatten() {
@@ -47,18 +68,7 @@ impl Folder {
         }
         // As root, PostgreSQL runs as another user, who must be able to enter; the files with secrets are their owner's.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).with_context(unusable)?;
-        let folder = Self { path, _lock: lock };
-        folder.begin_log()?;
-        Ok(folder)
-    }
-
-    fn begin_log(&self) -> anyhow::Result<()> {
-        let path = self.log();
-        let file = File::options().create(true).append(true).mode(0o600).open(&path);
-        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-        let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::sync::Mutex::new(file));
-        tracing_subscriber::registry().with(filter).with(lines).try_init().context("the log was begun before")
+        Ok(Self { path, _lock: lock })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -85,7 +95,12 @@ impl Folder {
     pub(super) fn write_json(&self, content: &Value) -> anyhow::Result<()> {
         let (partial, path) = (self.path.join("dev.json.partial"), self.json());
         let write = || {
-            let mut file = File::options().create(true).write(true).truncate(true).mode(0o600).open(&partial)?;
+            let mut file = File::options()
+                .create(true)
+                .write(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&partial)?;
             file.write_all(format!("{content:#}\n").as_bytes())?;
             fs::rename(&partial, &path)
         };

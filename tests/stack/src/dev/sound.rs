@@ -28,7 +28,11 @@ pub(super) struct Found {
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<i16>> {
     let reader = hound::WavReader::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let spec = reader.spec();
-    ensure!(spec.bits_per_sample == 16 && spec.sample_rate == 8_000, "{} is not 16-bit at 8 kHz", path.display());
+    ensure!(
+        spec.bits_per_sample == 16 && spec.sample_rate == 8_000,
+        "{} is not 16-bit at 8 kHz",
+        path.display()
+    );
     let samples: Result<Vec<i16>, _> = reader.into_samples().step_by(usize::from(spec.channels)).collect();
     samples.with_context(|| format!("cannot read {}", path.display()))
 }
@@ -36,7 +40,10 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Vec<i16>> {
 /// Reads a WAV file in memory.
 pub(super) fn decode(wav: &[u8]) -> anyhow::Result<Vec<i16>> {
     let reader = hound::WavReader::new(wav).context("cannot read the greeting")?;
-    reader.into_samples().collect::<Result<_, _>>().context("cannot read the greeting")
+    reader
+        .into_samples()
+        .collect::<Result<_, _>>()
+        .context("cannot read the greeting")
 }
 
 /// The part from the first loud sample to the last; empty when there is none.
@@ -52,7 +59,11 @@ pub(super) fn speech(samples: &[i16]) -> &[i16] {
 pub(super) fn find(sound: &[i16], whole: &[i16]) -> Option<Found> {
     let first = sound.get(..PIECE)?;
     let at = whole.windows(PIECE).position(|window| window == first)?;
-    let mut found = Found { at, missing: 0, holes: 0 };
+    let mut found = Found {
+        at,
+        missing: 0,
+        holes: 0,
+    };
     let mut cursor = at;
     for piece in sound.chunks(PIECE) {
         let rest = &whole[cursor.min(whole.len())..];
@@ -80,7 +91,8 @@ mod tests {
         let mut state = seed;
         let next = |_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            i16::from_ne_bytes([(state >> 16) as u8, (state >> 24) as u8])
+            let [_, _, third, fourth] = state.to_be_bytes();
+            i16::from_be_bytes([fourth, third])
         };
         (0..length).map(next).collect()
     }
@@ -90,12 +102,33 @@ mod tests {
         let sound = noise(1_650, 1);
         let quiet = |n| vec![0; n];
         let whole = [quiet(777), sound.clone(), quiet(50)].concat();
-        assert_eq!(find(&sound, &whole), Some(Found { at: 777, missing: 0, holes: 0 }));
+        assert_eq!(
+            find(&sound, &whole),
+            Some(Found {
+                at: 777,
+                missing: 0,
+                holes: 0
+            })
+        );
         let holed = [&sound[..320], &quiet(99), &sound[320..]].concat();
-        assert_eq!(find(&sound, &holed), Some(Found { at: 0, missing: 0, holes: 1 }));
+        assert_eq!(
+            find(&sound, &holed),
+            Some(Found {
+                at: 0,
+                missing: 0,
+                holes: 1
+            })
+        );
         let mut damaged = whole.clone();
         damaged[777 + 500] ^= 1;
-        assert_eq!(find(&sound, &damaged), Some(Found { at: 777, missing: 1, holes: 1 }));
+        assert_eq!(
+            find(&sound, &damaged),
+            Some(Found {
+                at: 777,
+                missing: 1,
+                holes: 1
+            })
+        );
         assert_eq!(find(&sound, &noise(5_000, 2)), None);
         assert_eq!(find(&sound[..100], &whole), None);
     }

@@ -15,6 +15,9 @@ use crate::{Registered, Stack};
 /// A fact longer than this says nothing at a glance.
 const LONGEST_FACT: usize = 40;
 
+/// Facts that are for programs.
+const UNSHOWN: [&str; 4] = ["media_session_id", "stream_sid", "dial_call_seconds", "call_type"];
+
 /// The longest word is UNCONFIRMED or IN_PROGRESS.
 const STATE_WIDTH: usize = 11;
 
@@ -50,7 +53,11 @@ pub(super) struct Timeline {
 
 impl Timeline {
     pub(super) fn new(line: Line) -> Self {
-        Self { line, first: None, state: CallState::Unspecified }
+        Self {
+            line,
+            first: None,
+            state: CallState::Unspecified,
+        }
     }
 
     pub(super) fn show(&mut self, event: &CallEvent) {
@@ -59,11 +66,21 @@ impl Timeline {
         let since = at.saturating_sub(*self.first.get_or_insert(at));
         let changed = event.state() != self.state;
         self.state = event.state();
-        let state = if changed { coloured(self.state) } else { " ".repeat(STATE_WIDTH) };
+        let state = if changed {
+            coloured(self.state)
+        } else {
+            " ".repeat(STATE_WIDTH)
+        };
         let facts = facts(event);
         let time = format!("{:>7.2} s", since.as_secs_f64());
         let (kind, source) = (format!("{:<18}", event.r#type), format!("{:<10}", event.source));
-        println!("  {} {}  {kind} {} {state} {}", time.dimmed(), self.line.label(), source.dimmed(), facts.dimmed());
+        println!(
+            "  {} {}  {kind} {} {state} {}",
+            time.dimmed(),
+            self.line.label(),
+            source.dimmed(),
+            facts.dimmed()
+        );
     }
 }
 
@@ -71,7 +88,7 @@ fn facts(event: &CallEvent) -> String {
     let mut facts: Vec<String> = event
         .data
         .iter()
-        .filter(|(_, value)| !value.is_empty() && value.len() <= LONGEST_FACT)
+        .filter(|(key, value)| !UNSHOWN.contains(&key.as_str()) && !value.is_empty() && value.len() <= LONGEST_FACT)
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
     facts.sort();
@@ -88,7 +105,9 @@ fn coloured(state: CallState) -> String {
     match state {
         CallState::Completed => word.green().bold().to_string(),
         CallState::InProgress => word.green().to_string(),
-        CallState::Failed | CallState::Canceled | CallState::NoAnswer | CallState::Busy => word.red().bold().to_string(),
+        CallState::Failed | CallState::Canceled | CallState::NoAnswer | CallState::Busy => {
+            word.red().bold().to_string()
+        }
         CallState::Unconfirmed => word.yellow().to_string(),
         CallState::Unspecified | CallState::Queued | CallState::Dialing | CallState::Placed | CallState::Ringing => {
             word.blue().to_string()
@@ -103,15 +122,30 @@ pub(super) fn title(folder: &Folder) {
 }
 
 pub(super) fn ready(name: &str, what: &str, took: Duration) {
-    let took = if took.is_zero() { String::new() } else { format!("{:.2} s", took.as_secs_f64()) };
+    let took = if took.is_zero() {
+        String::new()
+    } else {
+        format!("{:.2} s", took.as_secs_f64())
+    };
     println!("  {} {name:<14} {what}  {}", "✓".green(), took.dimmed());
 }
 
 pub(super) fn registered(registered: &Registered) {
     let greeting = registered.greeting.as_ref().map_or(0, |greeting| greeting.duration_ms);
     println!("  {} {:<14} {}", "✓".green(), "account", registered.account_id);
-    println!("  {} {:<14} {} ({})", "✓".green(), "phone", registered.phone_id, registered.phone_number);
-    println!("  {} {:<14} {} (greeting of {greeting} ms)", "✓".green(), "agent", registered.agent.id);
+    println!(
+        "  {} {:<14} {} ({})",
+        "✓".green(),
+        "phone",
+        registered.phone_id,
+        registered.phone_number
+    );
+    println!(
+        "  {} {:<14} {} (greeting of {greeting} ms)",
+        "✓".green(),
+        "agent",
+        registered.agent.id
+    );
 }
 
 pub(super) fn calls_begin() {
@@ -120,7 +154,13 @@ pub(super) fn calls_begin() {
 }
 
 pub(super) fn ended(ended: &Ended) {
-    let Ended { line, call, said, recordings, verdict } = ended;
+    let Ended {
+        line,
+        call,
+        said,
+        recordings,
+        verdict,
+    } = ended;
     println!();
     println!("{} {}", line.label().bold(), call.id.dimmed());
     println!("    {} {}", "took".dimmed(), durations(call));
@@ -148,7 +188,8 @@ fn durations(call: &Call) -> String {
         parts.push(format!("talk {talk} s"));
     }
     let seconds = |time: &Option<prost_types::Timestamp>| {
-        time.as_ref().map(|time| Duration::new(time.seconds.unsigned_abs(), time.nanos.unsigned_abs()))
+        time.as_ref()
+            .map(|time| Duration::new(time.seconds.unsigned_abs(), time.nanos.unsigned_abs()))
     };
     if let (Some(from), Some(to)) = (seconds(&call.queued_at), seconds(&call.ended_at)) {
         parts.push(format!("{:.1} s in all", to.saturating_sub(from).as_secs_f64()));
@@ -166,9 +207,17 @@ pub(super) fn next_steps(stack: &Stack, demo: &Demo) {
     let call = demo.ended.first().map_or("call_…", |ended| ended.call.id.as_str());
     println!();
     println!("{}", "where things are".bold());
-    let internal = |piece: &crate::Piece| piece.internal.map(|address| format!("http://{address}/metrics")).unwrap_or_default();
+    let internal = |piece: &crate::Piece| {
+        piece
+            .internal
+            .map(|address| format!("http://{address}/metrics"))
+            .unwrap_or_default()
+    };
     let rows = [
-        ("call-service", format!("{grpc} (gRPC)   {}", internal(&stack.call_services[0]))),
+        (
+            "call-service",
+            format!("{grpc} (gRPC)   {}", internal(&stack.call_services[0])),
+        ),
         ("edge", format!("{}   {}", stack.edge_url(), internal(&stack.edges[0]))),
         ("simulator", stack.simulator_url()),
         ("echo-agent", stack.agent_url()),
@@ -185,7 +234,10 @@ pub(super) fn next_steps(stack: &Stack, demo: &Demo) {
     println!();
     println!("{}", "to try".bold());
     let grpcurl = format!("grpcurl -plaintext {auth}");
-    let place = format!(r#"{{"idempotency_key": "try-1", "to": "+919812340019", "phone_id": "{}"}}"#, registered.phone_id);
+    let place = format!(
+        r#"{{"idempotency_key": "try-1", "to": "+919812340019", "phone_id": "{}"}}"#,
+        registered.phone_id
+    );
     let inbound = format!(
         r#"{{"account": "{}", "from": "+919812340020", "to": "{}"}}"#,
         registered.account_sid, registered.phone_number
@@ -194,10 +246,25 @@ pub(super) fn next_steps(stack: &Stack, demo: &Demo) {
     for (what, command) in [
         ("what there is", format!("{grpcurl} {grpc} list")),
         ("the contract", format!("{grpcurl} {grpc} describe {service}")),
-        ("place a call", format!("{grpcurl} -d '{place}' {grpc} {service}/PlaceCall")),
-        ("watch a call", format!("{grpcurl} -d '{{\"call_id\": \"{call}\"}}' {grpc} {service}/WatchCall")),
-        ("watch all calls", format!("{grpcurl} -d '{{}}' {grpc} {service}/WatchCalls")),
-        ("call in", format!("curl -H 'content-type: application/json' -d '{inbound}' {}/control/inbound", stack.simulator_url())),
+        (
+            "place a call",
+            format!("{grpcurl} -d '{place}' {grpc} {service}/PlaceCall"),
+        ),
+        (
+            "watch a call",
+            format!("{grpcurl} -d '{{\"call_id\": \"{call}\"}}' {grpc} {service}/WatchCall"),
+        ),
+        (
+            "watch all calls",
+            format!("{grpcurl} -d '{{}}' {grpc} {service}/WatchCalls"),
+        ),
+        (
+            "call in",
+            format!(
+                "curl -H 'content-type: application/json' -d '{inbound}' {}/control/inbound",
+                stack.simulator_url()
+            ),
+        ),
     ] {
         println!("  {}", format!("# {what}").dimmed());
         println!("  {command}");

@@ -37,7 +37,10 @@ impl Binaries {
     /// One line that says what to install or set.
     pub async fn find() -> Result<Self, Error> {
         if let Some(folder) = env::var_os("PG_BIN").filter(|folder| !folder.is_empty()) {
-            let wrong = |problem| Error::PgBin { path: folder.display().to_string(), problem };
+            let wrong = |problem| Error::PgBin {
+                path: folder.display().to_string(),
+                problem,
+            };
             return Self::at(Path::new(&folder)).map_err(wrong);
         }
         if let Some(installed) = Self::installed() {
@@ -53,20 +56,31 @@ impl Binaries {
         // Debian keeps `postgres` off the PATH; where it is on it, it may be a link into the real folder.
         let on_path = env::split_paths(&path).filter_map(|folder| fs::canonicalize(folder.join("postgres")).ok());
         let on_path = on_path.filter_map(|program| Some(program.parent()?.to_owned()));
-        on_path.chain(versioned()).chain(wheel::cached()).find_map(|folder| Self::at(&folder).ok())
+        on_path
+            .chain(versioned())
+            .chain(wheel::cached())
+            .find_map(|folder| Self::at(&folder).ok())
     }
 
     /// Those in one folder.
     fn at(folder: &Path) -> Result<Self, String> {
-        let missing = ["initdb", "postgres"].into_iter().find(|program| !folder.join(program).is_file());
+        let missing = ["initdb", "postgres"]
+            .into_iter()
+            .find(|program| !folder.join(program).is_file());
         if let Some(missing) = missing {
             return Err(format!("there is no {missing} in it"));
         }
-        let output = Command::new(folder.join("postgres")).arg("--version").stdin(Stdio::null()).output();
+        let output = Command::new(folder.join("postgres"))
+            .arg("--version")
+            .stdin(Stdio::null())
+            .output();
         let output = output.map_err(|error| format!("postgres cannot be run: {error}"))?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         match version(&text) {
-            Some(version) if version >= OLDEST => Ok(Self { folder: folder.to_owned(), version }),
+            Some(version) if version >= OLDEST => Ok(Self {
+                folder: folder.to_owned(),
+                version,
+            }),
             Some(version) => Err(format!("it holds version {version}")),
             None => Err("postgres --version says nothing that reads as a version".to_owned()),
         }
@@ -113,7 +127,9 @@ fn versioned() -> Vec<PathBuf> {
 /// The version in a folder's name such as `17`, `postgresql@17` or `pgsql-17`; 0 when there is none.
 fn number(name: &OsStr) -> u32 {
     let name = name.to_string_lossy();
-    name.split(|c: char| !c.is_ascii_digit()).find_map(|digits| digits.parse().ok()).unwrap_or(0)
+    name.split(|c: char| !c.is_ascii_digit())
+        .find_map(|digits| digits.parse().ok())
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -122,7 +138,10 @@ mod tests {
 
     #[test]
     fn versions_are_read() {
-        assert_eq!(version("postgres (PostgreSQL) 15.12 (Debian 15.12-0+deb12u2)\n"), Some(15));
+        assert_eq!(
+            version("postgres (PostgreSQL) 15.12 (Debian 15.12-0+deb12u2)\n"),
+            Some(15)
+        );
         assert_eq!(version("postgres (PostgreSQL) 19devel\n"), Some(19));
         assert_eq!(version("initdb 18"), None);
         for (name, wanted) in [("17", 17), ("postgresql@16", 16), ("latest", 0), ("postgresql", 0)] {

@@ -22,7 +22,7 @@ use tokio_postgres::{Client, NoTls, error::SqlState};
 use super::{Binaries, Error, identity::Identity};
 
 /// A cold machine under load takes a second or two.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// Pause between two tries to reach a server that starts.
 const POLL: Duration = Duration::from_millis(20);
@@ -43,19 +43,22 @@ const TAIL: u64 = 1_500;
 const USER: &str = "callbridge";
 
 /// Runs the server until our end of its standard input closes, which happens however this process ends; then removes the data.
-/// A server that dies by itself ends it too.
+/// A server that dies by itself ends it too, but leaves the folder for another try.
 const GUARD: &str = r#"
 trap '' HUP INT TERM
 exec 3<&0
 program=$1; data=$2; shift 2
 "$program" -D "$data" "$@" </dev/null 3<&- &
 server=$!
-(read -r _ <&3; kill -QUIT "$server") &
+(read -r _ <&3; kill -QUIT "$server"; exit 7) &
 reader=$!
 wait "$server"
 code=$?
 kill "$reader" 2>/dev/null
+wait "$reader"
+told=$?
 rm -rf "$data"
+[ "$told" -eq 7 ] && rmdir "${data%/*}" 2>/dev/null
 exit "$code"
 "#;
 
@@ -102,7 +105,9 @@ impl Postgres {
             let (binaries, options) = (binaries.clone(), options.clone());
             tokio::task::spawn_blocking(move || Prepared::new(&binaries, &options))
         };
-        let prepared = blocking.await.map_err(|error| file("prepare", Path::new("the cluster"), std::io::Error::other(error)))??;
+        let prepared = blocking
+            .await
+            .map_err(|error| file("prepare", Path::new("the cluster"), std::io::Error::other(error)))??;
         let mut tries = 1;
         loop {
             match prepared.launch(binaries, options.durable).await {
@@ -117,7 +122,9 @@ impl Postgres {
                     });
                 }
                 // Its guard removed the data, so each try begins with initdb.
-                Err(Error::Program { tail, .. }) if tail.contains("Address already in use") && tries < PORT_TRIES => tries += 1,
+                Err(Error::Program { tail, .. }) if tail.contains("Address already in use") && tries < PORT_TRIES => {
+                    tries += 1;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -146,7 +153,8 @@ impl Postgres {
     /// # Errors
     /// When the migration fails or the server does not answer.
     pub async fn create_database(&self) -> Result<String, Error> {
-        self.create_database_with(async |url| call_service::migrate(&url).await.map(drop).map_err(Into::into)).await
+        self.create_database_with(async |url| call_service::migrate(&url).await.map(drop).map_err(Into::into))
+            .await
     }
 
     /// As [`Postgres::create_database`], with a migration of one's own. Only the first one given is used.
@@ -189,7 +197,10 @@ impl Postgres {
     /// # Errors
     /// When the server does not answer.
     pub async fn connect(&self, database: &str) -> Result<Client, Error> {
-        let failed = |source| Error::Statement { attempt: "open a session", source };
+        let failed = |source| Error::Statement {
+            attempt: "open a session",
+            source,
+        };
         connect(self.port, database).await.map_err(failed)
     }
 
@@ -204,7 +215,10 @@ impl Postgres {
         drop(self.guard.lock().unwrap_or_else(PoisonError::into_inner).stdin.take());
         let begun = Instant::now();
         while begun.elapsed() < STOP_LIMIT {
-            if !matches!(self.guard.lock().unwrap_or_else(PoisonError::into_inner).try_wait(), Ok(None)) {
+            if !matches!(
+                self.guard.lock().unwrap_or_else(PoisonError::into_inner).try_wait(),
+                Ok(None)
+            ) {
                 return;
             }
             tokio::time::sleep(POLL).await;
@@ -225,24 +239,8 @@ impl Drop for Postgres {
     }
 }
 
-/// Checks that a database of somebody else's can be reached, for a clear message before anything starts.
-///
-/// # Errors
-/// When it cannot.
-pub async fn check(url: &str) -> Result<(), Error> {
-    let unreachable = |source| Error::Unreachable { address: address(url), source };
-    let config: tokio_postgres::Config = url.parse().map_err(unreachable)?;
-    if config.get_ssl_mode() == tokio_postgres::config::SslMode::Require {
-        // call-service has the TLS; this check has none.
-        return Ok(());
-    }
-    let (_client, connection) = config.connect(NoTls).await.map_err(unreachable)?;
-    drop(connection);
-    Ok(())
-}
-
-/// Host, port and database of a URL.
-fn address(url: &str) -> String {
+/// Host, port and database of a URL, without user and password; empty when it is no URL.
+pub fn address(url: &str) -> String {
     let rest = url.split_once("://").map_or("", |(_, rest)| rest);
     let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
     rest.split('?').next().unwrap_or_default().to_owned()
@@ -255,13 +253,21 @@ fn name(url: &str) -> &str {
 
 async fn connect(port: u16, database: &str) -> Result<Client, tokio_postgres::Error> {
     let mut config = tokio_postgres::Config::new();
-    config.host("127.0.0.1").port(port).user(USER).dbname(database).connect_timeout(STOP_LIMIT);
+    config
+        .host("127.0.0.1")
+        .port(port)
+        .user(USER)
+        .dbname(database)
+        .connect_timeout(STOP_LIMIT);
     let (client, connection) = config.connect(NoTls).await?;
     drive(connection);
     Ok(client)
 }
 
-#[expect(clippy::disallowed_methods, reason = "the task ends with its client, and test data is not worth a drain")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the task ends with its client, and test data is not worth a drain"
+)]
 fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static) {
     tokio::spawn(async move {
         if let Err(error) = connection.await {
@@ -280,10 +286,16 @@ struct Prepared {
 impl Prepared {
     fn new(binaries: &Binaries, options: &Options) -> Result<Self, Error> {
         let log = match &options.log {
-            Some(path) => File::options().create(true).truncate(true).read(true).write(true).open(path),
+            Some(path) => File::options()
+                .create(true)
+                .truncate(true)
+                .read(true)
+                .write(true)
+                .open(path),
             None => tempfile::tempfile(),
         };
-        let log = log.map_err(|source| file("open the log", options.log.as_deref().unwrap_or(Path::new("")), source))?;
+        let log =
+            log.map_err(|source| file("open the log", options.log.as_deref().unwrap_or(Path::new("")), source))?;
         let temporary = std::env::temp_dir();
         let mut tried = PathBuf::new();
         for parent in options.parent.iter().chain([&temporary]) {
@@ -294,22 +306,31 @@ impl Prepared {
             if let Some(identity) = Identity::choose(binaries, folder.path()) {
                 return Ok(Self { folder, identity, log });
             }
-            tried = folder.path().to_owned();
+            folder.path().clone_into(&mut tried);
         }
-        Err(Error::Root { bin: binaries.folder().display().to_string(), data: tried.display().to_string() })
+        Err(Error::Root {
+            bin: binaries.folder().display().to_string(),
+            data: tried.display().to_string(),
+        })
     }
 
     /// Makes the data and starts the server; waits until it answers.
     async fn launch(&self, binaries: &Binaries, durable: bool) -> Result<(u16, Child), Error> {
         let data = self.folder.path().join("data");
         let mut initdb = self.identity.command(&binaries.program("initdb"));
-        initdb.arg("-D").arg(&data).args(["-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "-U", USER]);
+        initdb
+            .arg("-D")
+            .arg(&data)
+            .args(["-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "-U", USER]);
         let output = tokio::task::spawn_blocking(move || initdb.stdin(Stdio::null()).output()).await;
         let output = output.map_err(std::io::Error::other).flatten();
         let output = output.map_err(|source| file("run", &binaries.program("initdb"), source))?;
         if !output.status.success() {
             let tail = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(Error::Program { program: "initdb", tail });
+            return Err(Error::Program {
+                program: "initdb",
+                tail,
+            });
         }
         let port = free_port().map_err(|source| file("find a free port on", Path::new("127.0.0.1"), source))?;
         let mut guard = self.guard(binaries, &data, port, durable)?;
@@ -318,10 +339,18 @@ impl Prepared {
             match connect(port, "postgres").await {
                 Ok(_) => return Ok((port, guard)),
                 Err(_) if begun.elapsed() < START_LIMIT => {}
-                Err(_) => return Err(Error::Slow { seconds: START_LIMIT.as_secs(), tail: tail(&self.log) }),
+                Err(_) => {
+                    return Err(Error::Slow {
+                        seconds: START_LIMIT.as_secs(),
+                        tail: tail(&self.log),
+                    });
+                }
             }
             if !matches!(guard.try_wait(), Ok(None)) {
-                return Err(Error::Program { program: "postgres", tail: tail(&self.log) });
+                return Err(Error::Program {
+                    program: "postgres",
+                    tail: tail(&self.log),
+                });
             }
             tokio::time::sleep(POLL).await;
         }
@@ -329,7 +358,10 @@ impl Prepared {
 
     fn guard(&self, binaries: &Binaries, data: &Path, port: u16, durable: bool) -> Result<Child, Error> {
         let mut command = self.identity.command(Path::new("/bin/sh"));
-        command.args(["-c", GUARD, "callbridge-postgres"]).arg(binaries.program("postgres")).arg(data);
+        command
+            .args(["-c", GUARD, "callbridge-postgres"])
+            .arg(binaries.program("postgres"))
+            .arg(data);
         let mut set = |setting: String| {
             command.arg("-c").arg(setting);
         };
@@ -343,10 +375,21 @@ impl Prepared {
                 set(setting.to_owned());
             }
         }
-        let log = |stream| file("write", Path::new(stream), std::io::Error::other("the log's handle cannot be copied"));
-        let (out, err) = (self.log.try_clone().map_err(|_| log("stdout"))?, self.log.try_clone().map_err(|_| log("stderr"))?);
+        let log = |stream| {
+            file(
+                "write",
+                Path::new(stream),
+                std::io::Error::other("the log's handle cannot be copied"),
+            )
+        };
+        let (out, err) = (
+            self.log.try_clone().map_err(|_| log("stdout"))?,
+            self.log.try_clone().map_err(|_| log("stderr"))?,
+        );
         command.stdin(Stdio::piped()).stdout(out).stderr(err);
-        command.spawn().map_err(|source| file("run", Path::new("/bin/sh"), source))
+        command
+            .spawn()
+            .map_err(|source| file("run", Path::new("/bin/sh"), source))
     }
 }
 
@@ -355,7 +398,11 @@ fn free_port() -> std::io::Result<u16> {
 }
 
 fn file(attempt: &'static str, path: &Path, source: std::io::Error) -> Error {
-    Error::File { attempt, path: path.display().to_string(), source }
+    Error::File {
+        attempt,
+        path: path.display().to_string(),
+        source,
+    }
 }
 
 /// The last lines of a log, on one line. Reads through a handle of its own where it can, as the server's shares its position.
@@ -369,7 +416,11 @@ fn tail(log: &File) -> String {
         Ok(String::from_utf8_lossy(&text).into_owned())
     };
     let text = read().unwrap_or_default();
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 #[cfg(test)]
@@ -378,8 +429,14 @@ mod tests {
 
     #[test]
     fn an_address_shows_no_password() {
-        assert_eq!(address("postgres://user:p@ss@db.example:5432/callbridge?sslmode=require"), "db.example:5432/callbridge");
+        assert_eq!(
+            address("postgres://user:p@ss@db.example:5432/callbridge?sslmode=require"),
+            "db.example:5432/callbridge"
+        );
         assert_eq!(address("host=x password=y"), "");
-        assert_eq!(name("postgres://callbridge@127.0.0.1:1/callbridge_7?sslmode=disable"), "callbridge_7");
+        assert_eq!(
+            name("postgres://callbridge@127.0.0.1:1/callbridge_7?sslmode=disable"),
+            "callbridge_7"
+        );
     }
 }

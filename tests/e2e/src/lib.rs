@@ -1,0 +1,16 @@
+//! What the stories share: a stack with one account, calls and their timelines, an agent that a story plays itself, and the
+//! platform's side of the wire.
+
+mod agent;
+mod keys;
+mod refusal;
+mod sound;
+mod story;
+mod wire;
+
+pub use agent::{Agent, Session};
+pub use keys::with_another_key;
+pub use refusal::{Refusal, invalid, refusal, refused};
+pub use sound::{decode, find, read_wav, speech, tone, wav};
+pub use story::{CUSTOMER, PATIENCE, Story, kinds, quick, registration};
+pub use wire::{Socket, answer, callback_url, http, media, seconds_from_now, start};

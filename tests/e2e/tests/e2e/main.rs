@@ -1,0 +1,15 @@
+//! Stories of the whole stack, one file for each area.
+
+mod api;
+mod audio;
+mod callbacks;
+mod credentials;
+mod end;
+mod idempotency;
+mod inbound;
+mod outbound;
+mod reflection;
+mod restart;
+mod schema;
+mod watch;
+mod webhooks;
