@@ -351,11 +351,11 @@ impl Story {
     pub async fn read_back_now(&self, call: &Call) -> anyhow::Result<()> {
         let mut conn = AsyncPgConnection::establish(&self.stack.database_url).await?;
         let update = format!(
-            "UPDATE calls SET read_back_at = now() WHERE call_sid = '{}'",
-            call.exotel_call_sid
+            "UPDATE calls SET read_back_at = now() WHERE 'call_' || replace(id::text, '-', '') = '{}'",
+            call.id
         );
         let changed = diesel_async::RunQueryDsl::execute(sql_query(update), &mut conn).await?;
-        anyhow::ensure!(changed == 1, "{changed} rows have this CallSid");
+        anyhow::ensure!(changed == 1, "{changed} rows have this id");
         Ok(())
     }
 }

@@ -138,7 +138,7 @@ async fn ask(app: &Arc<App>, call: &Call, now: DateTime<Utc>) -> Result<(), Erro
     let note = Note::from("read_back");
     // A call without an id at Exotel cannot be asked about by it; only time settles it here.
     let Some(sid) = call.call_sid.as_deref() else {
-        return write(app, call, now, overdue(call, now), note).await;
+        return write(app, call, now, overdue(app, call, now), note).await;
     };
     match details(app, call, sid).await {
         Ok(details) => {
@@ -146,13 +146,13 @@ async fn ask(app: &Arc<App>, call: &Call, now: DateTime<Utc>) -> Result<(), Erro
                 Some(end) => Event::Ended(Source::ReadBack, end),
                 // Exotel knows no limit of ours for an inbound call: a person may be talking to it still.
                 None if call.direction == Direction::Inbound => Event::Seen,
-                None => overdue(call, now).unwrap_or(Event::Seen),
+                None => overdue(app, call, now).unwrap_or(Event::Seen),
             };
             write(app, call, now, Some(event), note.changing(facts_of(&details))).await
         }
         Err(error) => {
             warn!(call.id = %call.id(), %error, "Exotel could not be asked about a call; it is tried again");
-            write(app, call, now, overdue(call, now), note).await
+            write(app, call, now, overdue(app, call, now), note).await
         }
     }
 }
@@ -169,9 +169,13 @@ async fn details(app: &App, call: &Call, sid: &str) -> Result<CallDetails, Error
     details.map_err(|error| Error::unavailable(format!("Exotel did not answer: {error}")))
 }
 
-/// The last resort: a call that nobody has ended is over when its time limit is long past.
-fn overdue(call: &Call, now: DateTime<Utc>) -> Option<Event> {
+/// The last resort: a dial of which no trace was found in time was not made, and a call that nobody has ended is over when its
+/// time limit is long past.
+fn overdue(app: &App, call: &Call, now: DateTime<Utc>) -> Option<Event> {
     let began = call.answered_at.or(call.post_started_at).unwrap_or(call.queued_at);
+    if call.state == State::Unconfirmed && call.call_sid.is_none() {
+        return (now > began + app.config.settle_window).then_some(Event::Presumed(Presumption::Unconfirmed));
+    }
     let longest = TimeDelta::seconds(i64::from(call.time_limit_seconds) + i64::from(call.ring_timeout_seconds));
     let over = !call.state.is_terminal() && now > began + longest + PAST_LIMIT;
     over.then_some(Event::Presumed(Presumption::TimeLimit))

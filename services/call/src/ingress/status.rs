@@ -146,7 +146,8 @@ async fn apply(app: &Arc<App>, pick: Pick) -> Result<Option<i64>, Error> {
 
 fn may_pass(error: &Error) -> bool {
     match error {
-        Error::Db(error) => error.is_transient(),
+        // The other row that keeps the same CallSid at this moment is visible next time, and decides.
+        Error::Db(error) => error.is_transient() || error.is_unique_violation("calls_call_sid"),
         _ => false,
     }
 }

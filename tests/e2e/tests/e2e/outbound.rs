@@ -354,6 +354,27 @@ async fn an_unknown_outcome_is_never_dialled_again_and_evidence_settles_it() -> 
     story.stack.shut_down().await
 }
 
+/// A dial of which no trace is found in time was not made: the call fails, presumed, and is not dialled again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dial_without_any_trace_is_given_up_and_not_repeated() -> Result<()> {
+    let story = Story::with(quick().call_setting("SETTLE_WINDOW", "1ms"), registration()?).await?;
+    story
+        .stack
+        .control()
+        .set_outcome(CUSTOMER, Outcome::answer(Answer::Unavailable))?;
+    let call = story.place(story.request(CUSTOMER)).await?;
+    let call = story.until_state(&call.id, CallState::Unconfirmed).await?;
+    story.read_back_now(&call).await?;
+    let (call, events) = story.ended(&call.id).await?;
+    assert_eq!(
+        (call.state(), call.end_reason.as_str(), call.end_presumed, call.attempt),
+        (CallState::Failed, "unconfirmed", true, 1)
+    );
+    assert_eq!(sources(&events).last(), Some(&("ended", "read_back")));
+    assert_eq!((story.posts()?, story.dials("09812340017").await?), (1, 0));
+    story.stack.shut_down().await
+}
+
 /// Lost answers of phones that nobody picks up: the callback is the only evidence.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_callback_settles_an_unknown_outcome() -> Result<()> {
