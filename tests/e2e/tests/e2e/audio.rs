@@ -271,10 +271,9 @@ async fn a_barge_in_silences_the_agent_and_drops_what_comes_late() -> Result<()>
 /// F74: the person hears a tone and is not left on the line.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_cannot_be_reached_ends_the_call() -> Result<()> {
-    // A port where nobody listens any more.
-    let gone = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
     let mut registration = registration()?;
-    registration.agent.endpoints = vec![format!("http://{gone}")];
+    // A port that is never given away, so that no other story's agent is there.
+    registration.agent.endpoints = vec!["http://127.0.0.1:1".to_owned()];
     let story = Story::with(quick().edge_setting("EDGE_AGENT_SECONDS", "1"), registration).await?;
     let placed = call(&story, CallerScript::new()).await?;
     let (call, report) = counted(&story, &placed.id).await?;
