@@ -4,6 +4,7 @@ mod api;
 mod audio;
 mod callbacks;
 mod credentials;
+mod directory;
 mod end;
 mod idempotency;
 mod inbound;
