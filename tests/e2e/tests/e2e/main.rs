@@ -12,5 +12,6 @@ mod outbound;
 mod reflection;
 mod restart;
 mod schema;
+mod waiting;
 mod watch;
 mod webhooks;
