@@ -10,8 +10,9 @@ pub fn folder() -> PathBuf {
     let program = env::current_exe().unwrap_or_default();
     // Cargo marks its target folder with this file, whatever the folder is called.
     let marked = program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
-    marked.map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"),
-        Path::to_owned,
-    )
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .unwrap_or(Path::new(""));
+    marked.map_or_else(|| workspace.join("target"), Path::to_owned)
 }
