@@ -3,6 +3,7 @@
 pub mod app;
 pub mod calls;
 pub mod config;
+pub mod crash;
 pub mod db;
 pub mod directory;
 pub mod error;

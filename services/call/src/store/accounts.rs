@@ -32,6 +32,7 @@ pub struct Account {
     pub from_environment: bool,
     pub token_generation: i32,
     pub created_at: DateTime<Utc>,
+    pub utc_offset_minutes: Option<i32>,
 }
 
 /// What an operator sets; written as a whole, so that rules over several columns hold.

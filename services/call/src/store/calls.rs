@@ -73,6 +73,8 @@ pub struct Call {
     pub read_back_at: Option<DateTime<Utc>>,
     pub read_backs: i32,
     pub traceparent: Option<String>,
+    pub settle_polls: i32,
+    pub blanked_at: Option<DateTime<Utc>>,
 }
 
 impl Call {
@@ -171,6 +173,7 @@ pub struct Change {
     pub branch_b: Option<bool>,
     pub read_back_at: Option<Option<DateTime<Utc>>>,
     pub read_backs: Option<i32>,
+    pub settle_polls: Option<i32>,
 }
 
 /// The columns that follow from the facts.

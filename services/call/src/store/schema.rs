@@ -8,8 +8,12 @@ table! {
         id -> Uuid, name -> Text, sid -> Text, subdomain -> Text, calls_per_minute -> Int4, max_concurrent_calls -> Int4,
         inbound_reserve -> Int4, hours_off -> Bool, hours_start_minute -> Int4, hours_end_minute -> Int4,
         hours_time_zone -> Text, app_id -> Nullable<Text>, from_environment -> Bool, token_generation -> Int4,
-        created_at -> Timestamptz, updated_at -> Timestamptz,
+        created_at -> Timestamptz, updated_at -> Timestamptz, utc_offset_minutes -> Nullable<Int4>,
+        streams_checked_at -> Timestamptz,
     }
+}
+table! {
+    rates (account_id, kind) { account_id -> Uuid, kind -> Text, next_at -> Timestamptz, }
 }
 table! {
     greetings (sha256) {
@@ -64,7 +68,7 @@ table! {
         answered_at -> Nullable<Timestamptz>, ended_at -> Nullable<Timestamptz>, ring_seconds -> Nullable<Int4>,
         talk_seconds -> Nullable<Int4>, price -> Nullable<Text>, recording_url -> Nullable<Text>,
         transfer_to -> Nullable<Text>, branch_b -> Bool, read_back_at -> Nullable<Timestamptz>, read_backs -> Int4,
-        traceparent -> Nullable<Text>,
+        traceparent -> Nullable<Text>, settle_polls -> Int4, blanked_at -> Nullable<Timestamptz>,
     }
 }
 table! {
@@ -116,6 +120,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     greetings,
     media_sessions,
     phones,
+    rates,
     transcripts,
     webhook_inbox,
 );

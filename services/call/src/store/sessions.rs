@@ -221,7 +221,7 @@ pub(super) fn later(
     diesel::dsl::sql::<Nullable<Timestamptz>>("now() + ").bind::<Interval, _>(interval(by))
 }
 
-fn interval(by: TimeDelta) -> PgInterval {
+pub(super) fn interval(by: TimeDelta) -> PgInterval {
     PgInterval::from_microseconds(by.num_microseconds().unwrap_or(i64::MAX))
 }
 
