@@ -1,6 +1,7 @@
 DROP INDEX webhook_inbox_received;
 DROP INDEX calls_retention;
 CREATE INDEX calls_due ON calls (due_at) WHERE state = 'queued';
+DROP INDEX calls_expiry;
 DROP INDEX calls_queue_due;
 DROP INDEX calls_queue;
 DROP INDEX calls_single_flight;

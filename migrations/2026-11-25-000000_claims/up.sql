@@ -41,6 +41,8 @@ CREATE UNIQUE INDEX calls_single_flight ON calls (account_id, phone_id, customer
 -- The order in which an account's queued calls are dialled, and which accounts have any that are due.
 CREATE INDEX calls_queue ON calls (account_id, priority DESC, due_at, id) WHERE state = 'queued';
 CREATE INDEX calls_queue_due ON calls (account_id, due_at) WHERE state = 'queued';
+-- When a queued call is given up.
+CREATE INDEX calls_expiry ON calls (expire_at) WHERE state = 'queued';
 DROP INDEX calls_due;
 
 CREATE INDEX calls_retention ON calls (ended_at) WHERE ended_at IS NOT NULL AND blanked_at IS NULL;

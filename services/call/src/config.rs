@@ -44,6 +44,8 @@ pub struct Config {
     pub read_back_steps: Vec<TimeDelta>,
     /// Covers a lost NOTIFY.
     pub poll_interval: Duration,
+    /// So many dials in a row that Exotel did not answer let the following ones wait; zero for never.
+    pub breaker_after: u32,
     /// A media session without news of its edge counts as over after this.
     pub attach_lease: TimeDelta,
     /// How often that lease is renewed.
@@ -58,8 +60,10 @@ pub struct Config {
 pub struct Database {
     /// With its password.
     pub url: SecretString,
-    /// Connections at most.
+    /// Connections at most, for requests and loops.
     pub pool_size: usize,
+    /// Connections at most, beside those, for callbacks, sessions and outcomes of dials.
+    pub reserved: usize,
 }
 
 impl fmt::Debug for Database {
@@ -159,6 +163,7 @@ impl Config {
         let settle_window = values::delta(vars_ref, "SETTLE_WINDOW", seconds(900));
         let read_back_steps = values::deltas(vars_ref, "READ_BACK_STEPS", &[10, 30, 60].map(seconds));
         let poll_interval = values::duration(vars_ref, "POLL_INTERVAL", seconds(1));
+        let breaker_after = vars_ref.parsed_or("BREAKER_AFTER", "a number, 0 for never", 10);
         let attach_lease = values::delta(vars_ref, "ATTACH_LEASE", seconds(45));
         let attach_renew = values::duration(vars_ref, "ATTACH_RENEW", seconds(10));
         let attach_grace = values::delta(vars_ref, "ATTACH_GRACE", seconds(60));
@@ -180,6 +185,7 @@ impl Config {
                 settle_window,
                 read_back_steps,
                 poll_interval,
+                breaker_after,
                 attach_lease,
                 attach_renew,
                 attach_grace,
@@ -234,9 +240,15 @@ pub fn token_keys(mut vars: Vars) -> Result<TokenKeys, ConfigError> {
 fn database(vars: &mut Vars) -> Database {
     let url = SecretString::from(vars.required("DATABASE_URL", "postgres://user:password@host/callbridge"));
     let pool_size = vars.parsed_or("DB_POOL_SIZE", "a number from 1", NonZeroUsize::MIN.saturating_add(15));
+    let reserved = vars.parsed_or(
+        "DB_RESERVED_SIZE",
+        "a number from 1",
+        NonZeroUsize::MIN.saturating_add(3),
+    );
     Database {
         url,
         pool_size: pool_size.get(),
+        reserved: reserved.get(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod error;
 mod migrations;
+mod retries;
 mod tls;
 
 use std::{sync::Arc, time::Duration};
@@ -24,6 +25,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 pub use self::{
     error::{DbError, is_unique_violation},
     migrations::{Migrated, migrate, migrated, revert_all},
+    retries::Retries,
 };
 use crate::config::Config;
 
@@ -41,6 +43,8 @@ pub type Conn = Object<AsyncPgConnection>;
 #[derive(Clone)]
 pub struct Db {
     pool: Pool<AsyncPgConnection>,
+    /// For what Exotel and edges tell, and for outcomes of dials.
+    reserved: Pool<AsyncPgConnection>,
     connector: Arc<Connector>,
 }
 
@@ -59,25 +63,11 @@ impl Db {
     /// When the address or the TLS roots cannot be read.
     pub fn connect(config: &Config) -> Result<Self, DbError> {
         let connector = Arc::new(Connector::read(config.database.url.expose_secret(), Some(LIMITS))?);
-        let mut manager = ManagerConfig::default();
-        // A closed connection is noticed without a query; a half-dead one fails its statement and is dropped then.
-        manager.recycling_method = RecyclingMethod::Fast;
-        let to_connect = connector.clone();
-        manager.custom_setup = Box::new(move |_| {
-            let connector = to_connect.clone();
-            async move { connector.connect().await }.boxed()
-        });
-        let pool = Pool::builder(AsyncDieselConnectionManager::new_with_config(String::new(), manager))
-            .max_size(config.database.pool_size)
-            .runtime(Runtime::Tokio1)
-            .timeouts(Timeouts {
-                wait: Some(WAIT),
-                create: Some(CONNECT),
-                recycle: Some(WAIT),
-            })
-            .build()
-            .map_err(|error| DbError::Address(error.to_string()))?;
-        Ok(Self { pool, connector })
+        Ok(Self {
+            pool: pool(&connector, config.database.pool_size)?,
+            reserved: pool(&connector, config.database.reserved)?,
+            connector,
+        })
     }
 
     /// A connection from the pool, within a second when the pool is full.
@@ -88,6 +78,15 @@ impl Db {
         Ok(self.pool.get().await?)
     }
 
+    /// The same from a pool of its own, for facts that are told once and must be kept: callbacks, sessions, outcomes of dials. No
+    /// number of requests can use it up.
+    ///
+    /// # Errors
+    /// [`DbError::Unreachable`] or [`DbError::Busy`].
+    pub async fn reserved(&self) -> Result<Conn, DbError> {
+        Ok(self.reserved.get().await?)
+    }
+
     /// A connection of its own, for LISTEN. It has the same limits, and is closed when dropped.
     ///
     /// # Errors
@@ -95,6 +94,27 @@ impl Db {
     pub async fn dedicated(&self) -> Result<AsyncPgConnection, DbError> {
         Ok(self.connector.connect().await?)
     }
+}
+
+fn pool(connector: &Arc<Connector>, size: usize) -> Result<Pool<AsyncPgConnection>, DbError> {
+    let mut manager = ManagerConfig::default();
+    // A closed connection is noticed without a query; a half-dead one fails its statement and is dropped then.
+    manager.recycling_method = RecyclingMethod::Fast;
+    let to_connect = Arc::clone(connector);
+    manager.custom_setup = Box::new(move |_| {
+        let connector = to_connect.clone();
+        async move { connector.connect().await }.boxed()
+    });
+    Pool::builder(AsyncDieselConnectionManager::new_with_config(String::new(), manager))
+        .max_size(size)
+        .runtime(Runtime::Tokio1)
+        .timeouts(Timeouts {
+            wait: Some(WAIT),
+            create: Some(CONNECT),
+            recycle: Some(WAIT),
+        })
+        .build()
+        .map_err(|error| DbError::Address(error.to_string()))
 }
 
 /// How a connection is made.

@@ -1,8 +1,8 @@
 //! The dial: one POST for one committed attempt, in a task that no RPC owns, and the outcome onto the row.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use callbridge_proto::id::CallId;
+use callbridge_proto::id::{AccountId, CallId};
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use exotel::{
@@ -10,6 +10,7 @@ use exotel::{
     rest::{Credentials, Dial, DialOutcome, Mode, Rejection},
     token::Purpose,
 };
+use futures_util::FutureExt as _;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::{
     sync::OwnedSemaphorePermit,
@@ -25,12 +26,14 @@ use super::{
 };
 use crate::{
     app::App,
+    crash,
     error::Error,
     ingress::resolve,
     store::{
         accounts::Account,
         calls::{self, Change},
         phones::{DialMode, Phone},
+        rates,
     },
 };
 
@@ -42,6 +45,8 @@ const ATTEMPTS: i32 = 5;
 const WRITE_AGAIN: Duration = Duration::from_millis(500);
 /// How long an outcome is kept trying; after that the row is swept to UNCONFIRMED and settled by evidence.
 const WRITE_LIMIT: Duration = Duration::from_secs(45);
+/// How long an account's dials wait after a 429 that names no time.
+const UNTOLD_PAUSE: Duration = Duration::from_secs(10);
 /// A status callback may come this long after the latest end of the call.
 const CALLBACK_LATE: TimeDelta = TimeDelta::hours(25);
 
@@ -49,6 +54,8 @@ const CALLBACK_LATE: TimeDelta = TimeDelta::hours(25);
 pub struct Plan {
     /// The call.
     pub call_id: CallId,
+    /// Its account.
+    pub account: AccountId,
     /// Whom to call.
     pub customer: PhoneNumber,
     /// The number to show.
@@ -71,11 +78,14 @@ pub struct Plan {
 
 /// A committed dial.
 pub struct Order {
-    plan: Plan,
-    attempt: i32,
-    dial: Dial,
-    /// Before the commit, by a clock that goes on while the machine sleeps.
-    begun: Duration,
+    /// From what it was made.
+    pub plan: Plan,
+    /// Which attempt of its call.
+    pub attempt: i32,
+    /// What is sent.
+    pub dial: Dial,
+    /// Before the commit, by a clock that goes on while the machine sleeps ([`runtime::clock::since_boot`]).
+    pub begun: Duration,
 }
 
 /// Looks up what a dial needs, before anything is committed: the mode, the flow, the credentials. The permit bounds the
@@ -102,14 +112,11 @@ pub async fn credentials(
 }
 
 impl Plan {
-    /// Makes the request, within the transaction that commits the dial. In STREAM mode the media session is inserted here.
-    pub async fn order(
-        self,
-        conn: &mut AsyncPgConnection,
-        app: &App,
-        attempt: i32,
-        now: DateTime<Utc>,
-    ) -> Result<Order, Error> {
+    /// What is to be sent, made within the transaction that commits the dial. In STREAM mode the media session is inserted here.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn request(&self, conn: &mut AsyncPgConnection, app: &App, now: DateTime<Utc>) -> Result<Dial, Error> {
         let mode = match (self.mode, &self.app_id) {
             (DialMode::Stream, _) => Mode::Stream {
                 url: socket::open(conn, app, self.call_id, now, socket::BEFORE_DIAL).await?,
@@ -126,7 +133,7 @@ impl Plan {
         let talk = TimeDelta::seconds(i64::from(self.time_limit) + i64::from(self.ring_timeout));
         let expires = u32::try_from((now + talk + CALLBACK_LATE).timestamp()).unwrap_or(u32::MAX);
         let callback = app.tokens.mint(Purpose::Callback, self.call_id.0, nonce, expires);
-        let dial = Dial {
+        Ok(Dial {
             customer: self.customer.clone(),
             caller_id: self.exophone.clone(),
             mode,
@@ -135,12 +142,6 @@ impl Plan {
             time_limit_s: self.time_limit,
             ring_timeout_s: self.ring_timeout,
             record: self.record,
-        };
-        Ok(Order {
-            plan: self,
-            attempt,
-            dial,
-            begun: runtime::clock::since_boot(),
         })
     }
 }
@@ -149,24 +150,83 @@ impl Plan {
 pub fn spawn(app: &Arc<App>, order: Order) {
     let span =
         info_span!(parent: Span::current(), "call.dial", call.id = %order.plan.call_id, call.attempt = order.attempt);
+    let id = order.plan.call_id;
     let app_of_task = Arc::clone(app);
-    app.tasks
-        .spawn(async move { run(&app_of_task, order).await }.instrument(span));
+    app.tasks.spawn(
+        async move {
+            // Nobody waits for this task, so nobody else would notice.
+            if AssertUnwindSafe(run(&app_of_task, order)).catch_unwind().await.is_err() {
+                error!(call.id = %id, "a dial's task panicked; the call is swept and settled by evidence");
+            }
+        }
+        .instrument(span),
+    );
+}
+
+/// Gives a dial back that was perhaps committed and surely not sent: the commit's answer was lost.
+pub fn give_back(app: &Arc<App>, plan: Plan, attempt: i32) {
+    warn!(call.id = %plan.call_id, "whether a dial was committed is not known: it is not sent");
+    let app_of_task = Arc::clone(app);
+    let outcome = DialOutcome::NotSent {
+        reason: "the answer to the commit was lost".to_owned(),
+    };
+    app.tasks.spawn(async move {
+        write_until_done(&app_of_task, &plan, attempt, &outcome).await;
+    });
 }
 
 async fn run(app: &Arc<App>, order: Order) {
-    let id = order.plan.call_id;
-    let outcome = if runtime::clock::since_boot().saturating_sub(order.begun) > LATEST_START {
+    let Order {
+        plan,
+        attempt,
+        dial,
+        begun,
+    } = order;
+    let outcome = if runtime::clock::since_boot().saturating_sub(begun) > LATEST_START {
         DialOutcome::NotSent {
             reason: "the worker was stopped for too long between its commit and the dial".to_owned(),
         }
     } else {
-        app.exotel.connect(&order.plan.credentials, &order.dial).await.outcome
+        crash::point(crash::POSTING);
+        let report = app.exotel.connect(&plan.credentials, &dial).await;
+        crash::point(crash::ANSWERED);
+        app.breakers
+            .learn(&plan.credentials, &report.outcome, Instant::now().into_std());
+        report.outcome
     };
     Span::current().set_attribute("callbridge.dial.outcome", outcome.word());
+    write_until_done(app, &plan, attempt, &outcome).await;
+    crash::point(crash::OUTCOME_COMMITTED);
+    if let DialOutcome::Rejected {
+        kind: Rejection::RateLimited,
+        retry_after,
+        ..
+    } = &outcome
+    {
+        hold(app, plan.account, retry_after.unwrap_or(UNTOLD_PAUSE)).await;
+    }
+}
+
+/// Exotel counts more than we do: none of the account's calls is dialled until it is over, in any replica.
+async fn hold(app: &App, account: AccountId, wait: Duration) {
+    let wait = TimeDelta::from_std(wait).unwrap_or(TimeDelta::minutes(5));
+    let held = async {
+        let mut conn = app.db.reserved().await?;
+        Ok::<_, Error>(rates::hold(&mut conn, account, rates::Kind::Dial, wait).await?)
+    };
+    match held.await {
+        Ok(_) => {
+            warn!(account.id = %account, wait_s = wait.num_seconds(), "Exotel says that there were too many dials")
+        }
+        Err(error) => warn!(account.id = %account, %error, "a pause that Exotel asked for could not be kept"),
+    }
+}
+
+async fn write_until_done(app: &Arc<App>, plan: &Plan, attempt: i32, outcome: &DialOutcome) {
+    let id = plan.call_id;
     let began = Instant::now();
     loop {
-        match write(app, &order, &outcome).await {
+        match write(app, plan, attempt, outcome).await {
             Ok(()) => break,
             Err(error) if began.elapsed() > WRITE_LIMIT => {
                 error!(call.id = %id, %error, "a dial's outcome could not be written; evidence will settle the call");
@@ -180,15 +240,15 @@ async fn run(app: &Arc<App>, order: Order) {
     }
 }
 
-async fn write(app: &Arc<App>, order: &Order, outcome: &DialOutcome) -> Result<(), Error> {
-    let id = order.plan.call_id;
-    let mut conn = app.db.conn().await?;
+async fn write(app: &Arc<App>, plan: &Plan, attempt: i32, outcome: &DialOutcome) -> Result<(), Error> {
+    let id = plan.call_id;
+    let mut conn = app.db.reserved().await?;
     let done = conn
         .transaction::<_, Error, _>(async |conn| {
             let Some((call, now)) = calls::lock(conn, id).await? else {
                 return Ok(None);
             };
-            let (dialed, mut note) = decide(order.attempt, outcome, now);
+            let (dialed, mut note) = decide(attempt, outcome, now);
             // Evidence may have come first, and named another call of Exotel's: never overwritten, and for a person to see.
             if matches!(
                 resolve::identity(conn, &call, note.change.call_sid.as_deref()).await?,
@@ -200,7 +260,7 @@ async fn write(app: &Arc<App>, order: &Order, outcome: &DialOutcome) -> Result<(
                 };
                 note = note.with("contradiction", "call_sid");
             }
-            let event = Event::Dialed(order.attempt, dialed);
+            let event = Event::Dialed(attempt, dialed);
             Ok(Some(record_locked(conn, call, now, Some(&event), None, note).await?))
         })
         .instrument(info_span!("db.transaction", otel.name = "dial_outcome"))
@@ -209,9 +269,11 @@ async fn write(app: &Arc<App>, order: &Order, outcome: &DialOutcome) -> Result<(
     let Some((call, changed)) = done else { return Ok(()) };
     if changed {
         app.hub.committed(id);
+        // Its slot or its number may be free again.
+        app.hub.work();
     }
     if let (true, false, Some(sid)) = (call.end_requested, call.state.is_terminal(), &call.call_sid) {
-        super::end::try_hang_up(app, id, &order.plan.credentials, sid).await;
+        super::end::try_hang_up(app, id, &plan.credentials, sid).await;
     }
     Ok(())
 }

@@ -4,6 +4,8 @@
 use chrono::{DateTime, Days, NaiveTime, TimeDelta, TimeZone as _, Utc};
 use chrono_tz::Tz;
 
+use crate::{error::Error, store::accounts::Account};
+
 /// The window of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hours {
@@ -40,6 +42,25 @@ impl Hours {
         }
         now + TimeDelta::days(1)
     }
+}
+
+/// The hours that bind a call: none when the account or the call has them off.
+///
+/// # Errors
+/// When the stored time zone cannot be read.
+pub fn of(account: &Account, hours_override: Option<&str>) -> Result<Option<Hours>, Error> {
+    if account.hours_off || hours_override.is_some() {
+        return Ok(None);
+    }
+    let zone = account
+        .hours_time_zone
+        .parse()
+        .map_err(|_| Error::internal("a stored time zone cannot be read"))?;
+    Ok(Some(Hours {
+        start_minute: account.hours_start_minute,
+        end_minute: account.hours_end_minute,
+        zone,
+    }))
 }
 
 #[cfg(test)]

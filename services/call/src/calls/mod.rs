@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use crate::app::App;
 
+pub mod breaker;
+pub mod capacity;
+mod claim;
 pub mod dial;
 pub mod dispatch;
 pub mod end;
@@ -14,6 +17,7 @@ pub mod list;
 pub mod place;
 pub mod read_back;
 pub mod record;
+pub mod request;
 pub mod socket;
 pub mod state;
 pub mod watch;

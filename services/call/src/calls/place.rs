@@ -1,90 +1,36 @@
 //! Placing a call: the same key is the same call, for ever, and a fresh call is committed and dialled in one go.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use callbridge_proto::id::{AccountId, AgentId, CallId, PhoneId};
+use callbridge_proto::id::{AccountId, AgentId, CallId};
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use exotel::PhoneNumber;
 use runtime::telemetry;
-use serde::Serialize;
 use tracing::{Instrument as _, info_span};
 
 use super::{
+    capacity::{self, Caps, Verdict, Waits},
     dial::{self, Order, Plan},
-    hours::Hours,
+    hours,
+    request::{EXPIRES_AFTER, From, Request},
     state::{Direction, Facts, Progress, State},
 };
 use crate::{
     app::App,
-    error::{Error, Violations},
+    crash,
+    db::Retries,
+    error::Error,
     store::{
         accounts::{self, Account},
         agents,
         calls::{self, Call, NewCall},
         events::{self, NewEvent},
         phones::{self, Phone},
+        queue::{self, Wants},
+        rates,
     },
 };
-
-/// A call that waits longer than this past its earliest time is given up, unless the caller says otherwise.
-pub const EXPIRES_AFTER: TimeDelta = TimeDelta::hours(1);
-
-/// How far ahead a call can be planned.
-const FARTHEST: TimeDelta = TimeDelta::days(30);
-/// `when_at_capacity`: refuse rather than wait.
-const REFUSE: i16 = 2;
-
-/// A checked request for a call. Its serialised form, without the key, is what a repeat must agree with.
-#[derive(Clone, Serialize)]
-pub struct Request {
-    /// Chosen by the caller.
-    #[serde(skip)]
-    pub key: String,
-    /// Whom to call, E.164.
-    #[serde(serialize_with = "full_number")]
-    pub to: PhoneNumber,
-    /// Which phone to call from.
-    pub from: From,
-    /// Who talks; the phone's agent if none is named.
-    pub agent: Option<AgentId>,
-    /// Seconds.
-    pub ring_timeout: u32,
-    /// Seconds.
-    pub time_limit: u32,
-    /// Not dialled before.
-    pub not_before: Option<DateTime<Utc>>,
-    /// Given up if still waiting then.
-    pub expire_at: Option<DateTime<Utc>>,
-    /// Larger is sooner.
-    pub priority: i32,
-    /// Dial outside of the calling hours, for this reason.
-    pub hours_override: Option<String>,
-    /// Kept with the call.
-    pub metadata: BTreeMap<String, String>,
-    /// Record at Exotel.
-    pub record: bool,
-    /// What to do while the number is on another call: 1 wait, 2 refuse, 3 allow.
-    pub when_number_busy: i16,
-    /// What to do while there is no room: 1 wait, 2 refuse.
-    pub when_at_capacity: i16,
-}
-
-/// Which phone to call from.
-#[derive(Clone, Serialize)]
-pub enum From {
-    /// A phone record.
-    Phone(PhoneId),
-    /// A phone's number.
-    #[serde(serialize_with = "full_number")]
-    CallerId(PhoneNumber),
-    /// The environment's.
-    Default,
-}
-
-fn full_number<S: serde::Serializer>(number: &PhoneNumber, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(number.expose())
-}
 
 /// The call, and whether the key had been used before.
 pub struct Placed {
@@ -97,33 +43,41 @@ pub struct Placed {
 /// Places a call, or finds the one that the caller placed with this key.
 ///
 /// # Errors
-/// Invalid or Precondition (nothing is stored), `AlreadyExists` when the key was used for another request.
+/// Invalid or Precondition (nothing is stored), Exhausted when the caller does not want to wait, `AlreadyExists` when the key
+/// was used for another request.
 pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Placed, Error> {
-    let canonical = serde_json::to_vec(request).map_err(|_| Error::internal("a request could not be serialised"))?;
+    let canonical = request.canonical()?;
     let mut conn = app.db.conn().await?;
     if let Some(call) = calls::by_key(&mut conn, caller, &request.key).await? {
         return repeat(app, call, &canonical);
     }
     let now = calls::database_now(&mut conn).await?;
-    check_times(request, now)?;
+    request.check_times(now)?;
     let context = look_up(&mut conn, app, request).await?;
     let (credentials, app_id) = dial::credentials(&mut conn, app, &context.account, &context.phone).await?;
-    let wait = waits_until(request, &context.account, now)?;
+    drop(conn);
     let id = CallId(app.clock.new_uuid());
-    // Held before the commit: between it and the POST there is nothing to wait for.
-    let permit = if wait.is_none() {
-        Arc::clone(&app.dial_permits).try_acquire_owned().ok()
-    } else {
-        None
+    let mut held = held_by_time(request, &context.account, now)?;
+    if held.is_none()
+        && let Some(open) = app.breakers.open(&credentials, std::time::Instant::now())
+    {
+        let wait = TimeDelta::from_std(open.wait).unwrap_or(TimeDelta::seconds(30));
+        held = Some(Held::until(now + wait, open.word));
+    }
+    // Taken before the commit: between it and the POST there is nothing to wait for.
+    let permit = match held {
+        None => Arc::clone(&app.dial_permits).try_acquire_owned().ok(),
+        Some(_) => None,
     };
-    if wait.is_none() && permit.is_none() && request.when_at_capacity == REFUSE {
-        return Err(Error::exhausted(
-            "AT_CAPACITY",
-            "there is no room for another dial now; the key is not used up: try again",
-        ));
+    if held.is_none() && permit.is_none() {
+        if request.refuses_to_wait() {
+            return Err(at_capacity());
+        }
+        held = Some(Held::waits(Waits::Process, now));
     }
     let plan = permit.map(|permit| Plan {
         call_id: id,
+        account: context.account.id(),
         customer: request.to.clone(),
         exophone: context.number.clone(),
         mode: context.phone.dial_mode,
@@ -134,19 +88,17 @@ pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Pl
         time_limit: request.time_limit,
         record: request.record,
     });
-    let row = new_row(
+    let draft = Draft {
         id,
-        caller,
-        request,
-        &context,
+        caller: caller.to_owned(),
+        request: request.clone(),
+        context,
         now,
-        wait,
-        plan.is_some(),
-        app.tokens.fingerprint(&canonical),
-    )?;
-    drop(conn);
+        fingerprint: app.tokens.fingerprint(&canonical),
+        traceparent: telemetry::traceparent(),
+    };
     // A client that goes away drops this future, and must not take a committed call's dial with it.
-    let committing = app.tasks.spawn(commit(Arc::clone(app), row, plan, now));
+    let committing = app.tasks.spawn(commit(Arc::clone(app), draft, plan, held));
     let committed = match committing.await {
         Ok(Some(result)) => result?,
         Ok(None) => {
@@ -168,42 +120,6 @@ pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Pl
     )
 }
 
-/// Commits a call and, with a plan, dials it. None: the key is taken.
-async fn commit(app: Arc<App>, row: NewCall, plan: Option<Plan>, now: DateTime<Utc>) -> Result<Option<Call>, Error> {
-    let mut conn = app.db.conn().await?;
-    let inserted = conn
-        .transaction::<_, Error, _>(async |conn| insert(conn, &app, &row, plan, now).await)
-        .instrument(info_span!("db.transaction", otel.name = "place_call"))
-        .await?;
-    drop(conn);
-    let Some((call, order)) = inserted else { return Ok(None) };
-    match order {
-        Some(order) => dial::spawn(&app, order),
-        None => app.hub.work(),
-    }
-    app.hub.committed(call.id());
-    Ok(Some(call))
-}
-
-/// Only a new call is held against the clock: a repeat finds its call however late it comes.
-fn check_times(request: &Request, now: DateTime<Utc>) -> Result<(), Error> {
-    let mut wrong = Violations::new();
-    let begins = request.not_before.map_or(now, |at| at.max(now));
-    wrong.require(begins <= now + FARTHEST, "not_before", "at most 30 days ahead");
-    wrong.require(
-        request.expire_at.is_none_or(|at| at > begins),
-        "expire_at",
-        "later than not_before and than now",
-    );
-    let last = begins + FARTHEST;
-    wrong.require(
-        request.expire_at.is_none_or(|at| at <= last),
-        "expire_at",
-        "at most 30 days after not_before",
-    );
-    wrong.finish()
-}
-
 fn repeat(app: &App, call: Call, canonical: &[u8]) -> Result<Placed, Error> {
     if call
         .fingerprint
@@ -221,12 +137,121 @@ fn repeat(app: &App, call: Call, canonical: &[u8]) -> Result<Placed, Error> {
     ))
 }
 
+fn at_capacity() -> Error {
+    Error::exhausted(
+        "AT_CAPACITY",
+        "there is no room for another dial now; the key is not used up: try again",
+    )
+}
+
+/// All that a row is made of.
+struct Draft {
+    id: CallId,
+    caller: String,
+    request: Request,
+    context: Context,
+    now: DateTime<Utc>,
+    fingerprint: Vec<u8>,
+    traceparent: Option<String>,
+}
+
+/// Why a call is not dialled at once.
+#[derive(Clone, Copy)]
+struct Held {
+    due_at: DateTime<Utc>,
+    word: &'static str,
+    for_call: Option<CallId>,
+}
+
+impl Held {
+    fn until(due_at: DateTime<Utc>, word: &'static str) -> Self {
+        Self {
+            due_at,
+            word,
+            for_call: None,
+        }
+    }
+
+    /// Due, so that its place in the queue is that of its coming.
+    fn waits(waits: Waits, now: DateTime<Utc>) -> Self {
+        Self {
+            due_at: now,
+            word: waits.word(),
+            for_call: waits.for_call(),
+        }
+    }
+}
+
 struct Context {
     account: Account,
     phone: Phone,
     number: PhoneNumber,
     agent_id: AgentId,
     agent_version: i32,
+}
+
+/// Commits a call and, with a plan, dials it if it may be dialled now. None: the key is taken.
+async fn commit(app: Arc<App>, draft: Draft, plan: Option<Plan>, held: Option<Held>) -> Result<Option<Call>, Error> {
+    let mut retries = Retries::default();
+    let (begun, inserted) = loop {
+        let begun = runtime::clock::since_boot();
+        let mut conn = app.db.conn().await?;
+        let inserted = conn
+            .transaction::<_, Error, _>(async |conn| insert(conn, &app, &draft, plan.as_ref(), held).await)
+            .instrument(info_span!("db.transaction", otel.name = "place_call"))
+            .await;
+        drop(conn);
+        match inserted {
+            Err(error) if retries.again(&error).await => {}
+            result => break (begun, result),
+        }
+    };
+    let inserted = match inserted {
+        Ok(inserted) => inserted,
+        Err(error) => return unknown_commit(&app, &draft, plan, error).await,
+    };
+    let Some((call, dial)) = inserted else { return Ok(None) };
+    match plan.zip(dial) {
+        Some((plan, dial)) => {
+            crash::point(crash::FRESH_COMMITTED);
+            dial::spawn(
+                &app,
+                Order {
+                    plan,
+                    attempt: 1,
+                    dial,
+                    begun,
+                },
+            );
+        }
+        None => {
+            crash::point(crash::QUEUED_COMMITTED);
+            app.hub.work();
+        }
+    }
+    app.hub.committed(call.id());
+    Ok(Some(call))
+}
+
+/// The database went away, and with it, perhaps, the word that the commit was done. Nothing is sent. If the row is there it is
+/// given back to the queue, by the one worker that knows for sure that its dial was not made.
+async fn unknown_commit(
+    app: &Arc<App>,
+    draft: &Draft,
+    plan: Option<Plan>,
+    error: Error,
+) -> Result<Option<Call>, Error> {
+    if !matches!(&error, Error::Db(error) if error.is_transient()) {
+        return Err(error);
+    }
+    if let Some(plan) = plan {
+        dial::give_back(app, plan, 1);
+    }
+    let mut conn = app.db.conn().await?;
+    match calls::find(&mut conn, draft.id).await? {
+        Some(call) => Ok(Some(call)),
+        None => Err(error),
+    }
 }
 
 /// Finds the phone, its account and the agent. The caller is told which field names something that is not there.
@@ -276,53 +301,106 @@ async fn look_up(conn: &mut AsyncPgConnection, app: &App, request: &Request) -> 
     })
 }
 
-/// Until when a call waits, and why. None: it may be dialled now.
-fn waits_until(
-    request: &Request,
-    account: &Account,
-    now: DateTime<Utc>,
-) -> Result<Option<(DateTime<Utc>, &'static str)>, Error> {
+/// Until when a call waits whatever the room, and why. None: it may be dialled now.
+fn held_by_time(request: &Request, account: &Account, now: DateTime<Utc>) -> Result<Option<Held>, Error> {
     let earliest = request.not_before.unwrap_or(now).max(now);
-    let open = match hours(account, request.hours_override.as_deref())? {
+    let open = match hours::of(account, request.hours_override.as_deref())? {
         Some(hours) => hours.next_open(earliest),
         None => earliest,
     };
     if open > earliest {
-        return Ok(Some((open, "calling_hours")));
+        return Ok(Some(Held::until(open, "calling_hours")));
     }
-    Ok((earliest > now).then_some((earliest, "not_before")))
+    Ok((earliest > now).then_some(Held::until(earliest, "not_before")))
 }
 
-/// The hours that bind a call: none when the account or the call has them off.
-pub fn hours(account: &Account, hours_override: Option<&str>) -> Result<Option<Hours>, Error> {
-    if account.hours_off || hours_override.is_some() {
+/// Inserts the row with its first events. With a plan, and if there is room, the commit of this transaction is also the commit to
+/// dial, and what is to be sent is returned. None: the key is taken.
+async fn insert(
+    conn: &mut AsyncPgConnection,
+    app: &App,
+    draft: &Draft,
+    plan: Option<&Plan>,
+    mut held: Option<Held>,
+) -> Result<Option<(Call, Option<exotel::rest::Dial>)>, Error> {
+    let mut next_turn = None;
+    if plan.is_some() {
+        match judge(conn, draft).await? {
+            Verdict::Dial { next_turn: next } => next_turn = Some(next),
+            Verdict::Wait(waits) if !(waits.is_for_room() && draft.request.refuses_to_wait()) => {
+                held = Some(Held::waits(waits, draft.now));
+            }
+            refusal => {
+                // A repeat is answered as the first one was, whatever the room is by now.
+                if calls::by_key(conn, &draft.caller, &draft.request.key).await?.is_some() {
+                    return Ok(None);
+                }
+                return Err(match refusal {
+                    Verdict::Refuse(other) => Error::exhausted(
+                        "NUMBER_BUSY",
+                        format!("the number is on call {other}; the key is not used up: try again when that ended"),
+                    ),
+                    Verdict::Wait(_) | Verdict::Dial { .. } => at_capacity(),
+                });
+            }
+        }
+    }
+    let row = new_row(draft, held)?;
+    let Some(call) = calls::insert_placed(conn, &row).await? else {
         return Ok(None);
-    }
-    let zone = account
-        .hours_time_zone
-        .parse()
-        .map_err(|_| Error::internal("a stored time zone cannot be read"))?;
-    Ok(Some(Hours {
-        start_minute: account.hours_start_minute,
-        end_minute: account.hours_end_minute,
-        zone,
-    }))
+    };
+    append_first_events(conn, &call, held).await?;
+    let dial = match (plan, next_turn) {
+        (Some(plan), Some(next_turn)) => {
+            rates::set(conn, draft.context.account.id(), rates::Kind::Dial, next_turn).await?;
+            Some(plan.request(conn, app, draft.now).await?)
+        }
+        _ => None,
+    };
+    crash::point(crash::PLACE_BEFORE_COMMIT);
+    Ok(Some((call, dial)))
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one place that puts a row together from all its sources"
-)]
-fn new_row(
-    id: CallId,
-    caller: &str,
-    request: &Request,
-    context: &Context,
-    now: DateTime<Utc>,
-    wait: Option<(DateTime<Utc>, &'static str)>,
-    dials: bool,
-    fingerprint: Vec<u8>,
-) -> Result<NewCall, Error> {
+/// Locks the account's pace and decides whether the call may be dialled now.
+async fn judge(conn: &mut AsyncPgConnection, draft: &Draft) -> Result<Verdict, Error> {
+    let Context { account, phone, .. } = &draft.context;
+    let pace = rates::lock(conn, account.id(), rates::Kind::Dial, true)
+        .await?
+        .ok_or_else(|| Error::internal("an account without its rates"))?;
+    let caps = caps(account, phone);
+    let wants = Wants {
+        account: account.id(),
+        phone: phone.id(),
+        customer: draft.request.to.expose(),
+        behind: Some(draft.request.priority),
+        caps,
+    };
+    let standing = queue::standing(conn, &wants).await?;
+    let pause = rates::Kind::Dial.pause(account.calls_per_minute);
+    Ok(capacity::decide(
+        pace,
+        pause,
+        caps,
+        &standing,
+        draft.request.when_busy(),
+    ))
+}
+
+/// The caps of a phone's calls.
+pub fn caps(account: &Account, phone: &Phone) -> Caps {
+    Caps {
+        account: account.max_concurrent_calls.into(),
+        inbound_reserve: account.inbound_reserve.into(),
+        phone: phone.max_concurrent_calls.into(),
+    }
+}
+
+/// The row, as it waits or as it is dialled.
+fn new_row(draft: &Draft, held: Option<Held>) -> Result<NewCall, Error> {
+    let Draft {
+        request, context, now, ..
+    } = draft;
+    let dials = held.is_none();
     let facts = if dials {
         Facts {
             attempt: 1,
@@ -332,12 +410,11 @@ fn new_row(
     } else {
         Facts::default()
     };
-    let not_before = request.not_before.unwrap_or(now);
+    let not_before = request.not_before.unwrap_or(*now);
     // A wait for the calling hours must not be cut off by the default.
-    let earliest = wait.map_or(not_before, |(until, _)| until.max(not_before));
-    let expire_at = request.expire_at.unwrap_or(earliest + EXPIRES_AFTER);
+    let earliest = held.map_or(not_before, |held| held.due_at.max(not_before));
     Ok(NewCall {
-        id: id.0,
+        id: draft.id.0,
         version: if dials { 2 } else { 1 },
         direction: Direction::Outbound,
         state: facts.state(),
@@ -348,9 +425,9 @@ fn new_row(
         agent_version: Some(context.agent_version),
         customer: request.to.expose().to_owned(),
         exophone: context.number.expose().to_owned(),
-        caller: Some(caller.to_owned()),
+        caller: Some(draft.caller.clone()),
         idempotency_key: Some(request.key.clone()),
-        fingerprint: Some(fingerprint),
+        fingerprint: Some(draft.fingerprint.clone()),
         call_sid: None,
         dial_mode: Some(context.phone.dial_mode),
         ring_timeout_seconds: i32::try_from(request.ring_timeout).unwrap_or(i32::MAX),
@@ -362,36 +439,21 @@ fn new_row(
         metadata: serde_json::to_value(&request.metadata)
             .map_err(|_| Error::internal("metadata could not be serialised"))?,
         not_before,
-        expire_at,
-        // A call that expires while it waits is looked at then.
-        due_at: wait.map_or(now, |(until, _)| until.min(expire_at)),
-        waiting_reason: match (dials, wait) {
-            (true, _) => None,
-            (false, Some((_, reason))) => Some(reason.to_owned()),
-            (false, None) => Some("capacity".to_owned()),
-        },
+        expire_at: request.expire_at.unwrap_or(earliest + EXPIRES_AFTER),
+        due_at: held.map_or(*now, |held| held.due_at),
+        waiting_reason: held.map(|held| held.word.to_owned()),
+        waiting_for: held.and_then(|held| held.for_call).map(|id| id.0),
         facts: serde_json::to_value(&facts).map_err(|_| Error::internal("facts could not be serialised"))?,
-        post_started_at: dials.then_some(now),
+        post_started_at: dials.then_some(*now),
         end_reason: None,
         ended_by: None,
         ended_at: None,
         read_back_at: None,
-        traceparent: telemetry::traceparent(),
+        traceparent: draft.traceparent.clone(),
     })
 }
 
-/// Inserts the row with its first events; with a plan, the commit of this transaction is also the commit to dial. None: the
-/// key is taken.
-async fn insert(
-    conn: &mut AsyncPgConnection,
-    app: &App,
-    row: &NewCall,
-    plan: Option<Plan>,
-    now: DateTime<Utc>,
-) -> Result<Option<(Call, Option<Order>)>, Error> {
-    let Some(call) = calls::insert(conn, row).await? else {
-        return Ok(None);
-    };
+async fn append_first_events(conn: &mut AsyncPgConnection, call: &Call, held: Option<Held>) -> Result<(), Error> {
     let event = |version, kind: &str, state, source: &str, data| NewEvent {
         call_id: call.id,
         version,
@@ -400,24 +462,18 @@ async fn insert(
         source: source.to_owned(),
         data,
     };
-    let why = row.waiting_reason.as_ref().map_or_else(
-        || serde_json::json!({}),
-        |reason| serde_json::json!({ "waits_for": reason }),
-    );
-    let mut events = vec![event(1, "queued", State::Queued, "api", why)];
-    if plan.is_some() {
-        events.push(event(
-            2,
-            "dialing",
-            State::Dialing,
-            "dialer",
-            serde_json::json!({ "attempt": "1" }),
-        ));
+    let mut why = serde_json::Map::new();
+    if let Some(held) = held {
+        why.insert("waits_for".to_owned(), held.word.into());
+        if let Some(id) = held.for_call {
+            why.insert("call_id".to_owned(), id.to_string().into());
+        }
     }
-    events::append(conn, &events).await?;
-    let order = match plan {
-        Some(plan) => Some(plan.order(conn, app, call.attempt, now).await?),
-        None => None,
-    };
-    Ok(Some((call, order)))
+    let mut first = vec![event(1, "queued", State::Queued, "api", why.into())];
+    if held.is_none() {
+        let data = serde_json::json!({ "attempt": "1" });
+        first.push(event(2, "dialing", State::Dialing, "dialer", data));
+    }
+    events::append(conn, &first).await?;
+    Ok(())
 }

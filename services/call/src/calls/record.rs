@@ -124,6 +124,7 @@ pub async fn record_locked(
     }
     if state != State::Queued && before.waiting_reason.is_some() {
         change.waiting_reason = Some(None);
+        change.waiting_for = Some(None);
     }
     // The row is locked, so a miss cannot be a race: somebody wrote around this module.
     let after = calls::update(conn, &before, &computed, &change)

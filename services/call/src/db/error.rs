@@ -42,6 +42,26 @@ impl DbError {
         }
     }
 
+    /// Whether the transaction was rolled back because of another one (40001, 40P01): done again at once, it may work.
+    pub fn is_conflict(&self) -> bool {
+        match self {
+            Self::Query(QueryError::DatabaseError(DatabaseErrorKind::SerializationFailure, _)) => true,
+            Self::Query(QueryError::DatabaseError(DatabaseErrorKind::Unknown, info)) => {
+                info.message().contains("deadlock detected")
+            }
+            _ => false,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn conflict_for_tests() -> Self {
+        let text = "could not serialize access due to concurrent update".to_owned();
+        Self::Query(QueryError::DatabaseError(
+            DatabaseErrorKind::SerializationFailure,
+            Box::new(text),
+        ))
+    }
+
     /// Whether the same request may well work a little later.
     pub fn is_transient(&self) -> bool {
         match self {

@@ -92,7 +92,7 @@ async fn subject(conn: &mut AsyncPgConnection, account: &Account, applet: &Apple
 
 /// Asks about the subject of a request, in a transaction that keeps what the request told.
 async fn ask(app: &Arc<App>, applet: &Applet, name: &'static str) -> Result<Subject, Error> {
-    let mut conn = app.db.conn().await?;
+    let mut conn = app.db.reserved().await?;
     let subject = conn
         .transaction::<_, Error, _>(async |conn| {
             let account = resolve::account(conn, applet.account, applet.generation).await?;
@@ -113,7 +113,7 @@ async fn ask(app: &Arc<App>, applet: &Applet, name: &'static str) -> Result<Subj
 /// `NotFound` when the call or the number is not known.
 pub async fn greeting(app: &Arc<App>, applet: &Applet) -> Result<Greeting, Error> {
     let subject = ask(app, applet, "greeting").await?;
-    let mut conn = app.db.conn().await?;
+    let mut conn = app.db.reserved().await?;
     // A call keeps the version it began with; before it has a row, the phone's agent speaks for it.
     let version = match &subject.call {
         Some(call) => match call.agent_id().zip(call.agent_version) {

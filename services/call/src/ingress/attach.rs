@@ -207,7 +207,7 @@ impl Attached {
     async fn deliver(&mut self, app: &Arc<App>, answers: &Answers) -> Result<(), Error> {
         let known: Vec<Uuid> = self.delivered.keys().copied().collect();
         let waiting = async {
-            let mut conn = app.db.conn().await?;
+            let mut conn = app.db.reserved().await?;
             Ok::<_, Error>(command_rows::for_edge(&mut conn, self.edge, &known, COMMANDS).await?)
         };
         let waiting = match waiting.await {
@@ -237,7 +237,7 @@ impl Attached {
     /// those that are live.
     async fn renew_once(&self, app: &Arc<App>) -> Result<HashSet<Uuid>, Error> {
         let told: Vec<Uuid> = self.told.iter().copied().collect();
-        let mut conn = app.db.conn().await?;
+        let mut conn = app.db.reserved().await?;
         sessions::renew_edge(&mut conn, self.edge, &told, lease(app)).await?;
         // What lapsed is not renewed, but opened again below.
         let open = sessions::open_of_edge(&mut conn, self.edge, &told).await?;
@@ -283,7 +283,7 @@ async fn send(answers: &Answers, message: attach_edge_response::Message) -> Resu
 
 /// Takes back the presumed end of a session that the edge still has.
 async fn reopen(app: &Arc<App>, edge: EdgeId, session: MediaSessionId, call: CallId) -> Result<(), Error> {
-    let mut conn = app.db.conn().await?;
+    let mut conn = app.db.reserved().await?;
     let lease = lease(app);
     let reopened = conn
         .transaction::<_, Error, _>(async |conn| {

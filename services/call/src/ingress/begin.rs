@@ -73,7 +73,7 @@ type Begun = Option<StartSessionResponse>;
 /// `NotFound`, or Precondition with reason `MEDIA_REFUSED`: another socket owns or started the session, the start names another
 /// call, or no audio may start on this one.
 pub async fn begin(app: &Arc<App>, opening: &Opening) -> Result<StartSessionResponse, Error> {
-    let mut conn = app.db.conn().await?;
+    let mut conn = app.db.reserved().await?;
     let mut touched = Touched::default();
     let begun = conn
         .transaction::<_, Error, _>(async |conn| match opening.door {

@@ -54,7 +54,7 @@ impl Queued {
 /// # Errors
 /// `NotFound`, or Precondition with reason `NO_LIVE_SESSION`.
 pub async fn send(app: &Arc<App>, call: CallId, action: Action) -> Result<CommandId, Error> {
-    let mut conn = app.db.conn().await?;
+    let mut conn = app.db.reserved().await?;
     let queued = conn
         .transaction::<_, Error, _>(async |conn| {
             let (row, now) = calls::lock(conn, call)
@@ -178,7 +178,7 @@ pub async fn done(app: &Arc<App>, edge: EdgeId, message: &CommandDone) -> Result
     let Ok(id) = message.command_id.parse::<CommandId>() else {
         return Ok(());
     };
-    let mut conn = app.db.conn().await?;
+    let mut conn = app.db.reserved().await?;
     let Some(call) = commands::call_of(&mut conn, id).await? else {
         return Ok(());
     };

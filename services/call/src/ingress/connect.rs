@@ -39,7 +39,7 @@ pub struct Connected {
 /// # Errors
 /// `NotFound`: no such call, an unknown number, a call that is over or shall be.
 pub async fn connect(app: &Arc<App>, applet: &Applet) -> Result<Connected, Error> {
-    let mut conn = app.db.conn().await?;
+    let mut conn = app.db.reserved().await?;
     let mut touched = Touched::default();
     let answer = conn
         .transaction::<_, Error, _>(async |conn| {
@@ -125,7 +125,7 @@ async fn decide(
 /// # Errors
 /// `NotFound` as for the request itself.
 pub async fn probe(app: &Arc<App>, applet: &Applet) -> Result<Connected, Error> {
-    let mut conn = app.db.conn().await?;
+    let mut conn = app.db.reserved().await?;
     let account = resolve::account(&mut conn, applet.account, applet.generation).await?;
     let Some(id) = resolve::find(&mut conn, &account, applet).await? else {
         let would_create =

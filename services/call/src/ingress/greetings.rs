@@ -30,7 +30,7 @@ pub async fn fetch(app: &Arc<App>, sha256: &str) -> Result<Vec<Bytes>, Error> {
         .ok()
         .filter(|hash| hash.len() == 32)
         .ok_or_else(missing)?;
-    let mut conn = app.db.conn().await?;
+    let mut conn = app.db.reserved().await?;
     let greeting = greetings::find(&mut conn, &hash).await?.ok_or_else(missing)?;
     Ok(pieces(greeting.wav.into()))
 }

@@ -126,6 +126,7 @@ pub async fn arrive(
         expire_at: now,
         due_at: now,
         waiting_reason: None,
+        waiting_for: None,
         facts: serde_json::to_value(&facts).map_err(|_| Error::internal("facts could not be serialised"))?,
         post_started_at: None,
         end_reason: refusal.map(str::to_owned),
@@ -134,7 +135,7 @@ pub async fn arrive(
         read_back_at: refusal.is_none().then(|| now + FIRST_READ_BACK),
         traceparent: telemetry::traceparent(),
     };
-    let Some(call) = calls::insert(conn, &row).await? else {
+    let Some(call) = calls::insert_arrived(conn, &row).await? else {
         // A repeat: the row that has this CallSid is the call.
         let call = calls::by_sid(conn, account.id, arrival.call_sid).await?;
         return call

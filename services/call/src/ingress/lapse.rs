@@ -54,13 +54,13 @@ pub fn start(app: &Arc<App>) {
 
 /// Only sees whether the database answers.
 async fn watch_database(app: &App) -> Result<(), Error> {
-    let mut conn = app.db.conn().await?;
+    let mut conn = app.db.reserved().await?;
     calls::database_now(&mut conn).await?;
     Ok(())
 }
 
 async fn round(app: &Arc<App>) -> Result<(), Error> {
-    let mut conn = app.db.conn().await?;
+    let mut conn = app.db.reserved().await?;
     let grace = app.config.attach_grace;
     let lapsed = sessions::lapsed(&mut conn, PAGE).await?;
     if lapsed.is_empty() || !sessions::database_is_steady(&mut conn, grace).await? {
@@ -78,7 +78,7 @@ async fn round(app: &Arc<App>) -> Result<(), Error> {
 }
 
 async fn lapse(app: &Arc<App>, call: CallId, session: MediaSessionId) -> Result<(), Error> {
-    let mut conn = app.db.conn().await?;
+    let mut conn = app.db.reserved().await?;
     let lapsed = conn
         .transaction::<_, Error, _>(async |conn| {
             let Some((call, now)) = calls::lock(conn, call).await? else {

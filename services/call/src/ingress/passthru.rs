@@ -66,7 +66,7 @@ pub async fn input(app: &Arc<App>, applet: &Applet, digits: &str, recording_url:
     }
     let message = json!({ "input": data }).to_string();
     let entry = entry("input", data, applet);
-    let mut conn = app.db.conn().await?;
+    let mut conn = app.db.reserved().await?;
     let kept = conn
         .transaction::<_, Error, _>(async |conn| {
             let account = resolve::account(conn, applet.account, applet.generation).await?;
@@ -134,7 +134,7 @@ pub async fn input(app: &Arc<App>, applet: &Applet, digits: &str, recording_url:
 pub async fn end(app: &Arc<App>, applet: &Applet, request: &RecordEndRequest) -> Result<bool, Error> {
     let ending = Ending::read(request);
     let entry = entry("stream_ended", ending.data(request), applet);
-    let mut conn = app.db.conn().await?;
+    let mut conn = app.db.reserved().await?;
     let (touched, answer) = conn
         .transaction::<_, Error, _>(async |conn| {
             let account = resolve::account(conn, applet.account, applet.generation).await?;

@@ -42,7 +42,7 @@ const LANGUAGE_CHARS: usize = 35;
 /// # Errors
 /// Of the database when it may work later; an event that can never be applied is logged and passed over.
 pub async fn apply(app: &Arc<App>, edge: EdgeId, session: MediaSessionId, event: &SessionEvent) -> Result<(), Error> {
-    let mut conn = app.db.conn().await?;
+    let mut conn = app.db.reserved().await?;
     let Some(found) = sessions::find(&mut conn, session).await? else {
         warn!(media.session.id = %session, "an edge tells of a session that does not exist");
         return Ok(());

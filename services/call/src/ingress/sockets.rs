@@ -35,7 +35,7 @@ pub struct Claimed {
 /// # Errors
 /// `NotFound`: unknown, expired or started, or no audio may start on the call.
 pub async fn claim(app: &Arc<App>, call: CallId, nonce: u64, edge: EdgeId) -> Result<Claimed, Error> {
-    let mut conn = app.db.conn().await?;
+    let mut conn = app.db.reserved().await?;
     conn.transaction::<_, Error, _>(async |conn| {
         let (call, _) = calls::lock(conn, call).await?.ok_or_else(missing)?;
         follow(&call);

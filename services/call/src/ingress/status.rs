@@ -25,6 +25,7 @@ use crate::{
         record::{Note, record_locked},
         state::{End, Event, Source},
     },
+    crash,
     error::Error,
     store::{
         calls::{self, Call, Change},
@@ -63,14 +64,16 @@ pub async fn keep(
         body: body.into(),
         received_at,
     };
-    let mut conn = app.db.conn().await?;
+    let mut conn = app.db.reserved().await?;
     let id = inbox::insert(&mut conn, &delivery)
         .instrument(info_span!("db.transaction", otel.name = "keep_callback", call.id = %call))
         .await?;
     drop(conn);
+    crash::point(crash::CALLBACK_KEPT);
     if let Err(error) = apply(app, Pick::This(id)).await {
         warn!(call.id = %call, %error, "a callback is kept but not applied yet; it is tried again");
     }
+    crash::point(crash::CALLBACK_APPLIED);
     Ok(())
 }
 
@@ -105,7 +108,7 @@ pub fn start(app: &Arc<App>) {
 
 /// Applies one waiting callback. Returns its number, or none when there is none that is free.
 async fn apply(app: &Arc<App>, pick: Pick) -> Result<Option<i64>, Error> {
-    let mut conn = app.db.conn().await?;
+    let mut conn = app.db.reserved().await?;
     let mut taken = None;
     let result = conn
         .transaction::<_, Error, _>(async |conn| {

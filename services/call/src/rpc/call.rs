@@ -23,7 +23,8 @@ use crate::{
     calls::{
         end, list,
         list::Filter,
-        place::{self, From},
+        place,
+        request::{From, Request as Wanted},
         state::{Direction, State},
         watch,
     },
@@ -272,7 +273,7 @@ fn wait_for(value: i32) -> Result<api::WaitFor, Error> {
 }
 
 /// All that is wrong with a request is told at once.
-fn checked(request: api::PlaceCallRequest) -> Result<place::Request, Error> {
+fn checked(request: api::PlaceCallRequest) -> Result<Wanted, Error> {
     let mut wrong = Violations::new();
     let key = request.idempotency_key;
     let key_ok = !key.is_empty() && key.chars().count() <= KEY_CHARS && !key.contains('\0');
@@ -329,7 +330,7 @@ fn checked(request: api::PlaceCallRequest) -> Result<place::Request, Error> {
     let (Some(to), Some(from)) = (to, from) else {
         return Err(Error::internal("a checked request lacks a field"));
     };
-    Ok(place::Request {
+    Ok(Wanted {
         key,
         to,
         from,

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::error::Error;
+use crate::{db::DbError, error::Error};
 
 /// `ErrorInfo.domain` of every error.
 pub const DOMAIN: &str = "callbridge";
@@ -41,6 +41,12 @@ pub fn status(error: Error) -> Status {
             (Code::DeadlineExceeded, "TOO_SLOW", true, error.to_string())
         }
         Error::Unavailable { reason, message } => (Code::Unavailable, *reason, true, message.clone()),
+        Error::Db(DbError::Busy) => (
+            Code::ResourceExhausted,
+            "DATABASE_BUSY",
+            true,
+            "all database connections are in use; try again".to_owned(),
+        ),
         Error::Db(cause) if cause.is_transient() => {
             tracing::warn!(error = %cause, "the database did not answer a request");
             (
@@ -68,7 +74,6 @@ pub fn status(error: Error) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::DbError;
 
     #[test]
     fn every_error_has_a_code_a_reason_and_an_answer_on_retries() {
@@ -110,9 +115,15 @@ mod tests {
             (Error::TooSlow, Code::DeadlineExceeded, "TOO_SLOW", "true"),
             (Error::unavailable("x"), Code::Unavailable, "UNAVAILABLE", "true"),
             (
-                Error::Db(DbError::Busy),
+                Error::Db(DbError::Unreachable("x".to_owned())),
                 Code::Unavailable,
                 "DATABASE_UNAVAILABLE",
+                "true",
+            ),
+            (
+                Error::Db(DbError::Busy),
+                Code::ResourceExhausted,
+                "DATABASE_BUSY",
                 "true",
             ),
             (

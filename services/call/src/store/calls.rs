@@ -47,6 +47,7 @@ pub struct Call {
     pub record: bool,
     pub priority: i32,
     pub calling_hours_override: Option<String>,
+    pub when_number_busy: i16,
     pub metadata: Value,
     pub not_before: DateTime<Utc>,
     pub expire_at: DateTime<Utc>,
@@ -135,6 +136,7 @@ pub struct NewCall {
     pub expire_at: DateTime<Utc>,
     pub due_at: DateTime<Utc>,
     pub waiting_reason: Option<String>,
+    pub waiting_for: Option<Uuid>,
     pub facts: Value,
     pub post_started_at: Option<DateTime<Utc>>,
     pub end_reason: Option<String>,
@@ -164,6 +166,7 @@ pub struct Change {
     pub metadata: Option<Value>,
     pub due_at: Option<DateTime<Utc>>,
     pub waiting_reason: Option<Option<String>>,
+    pub waiting_for: Option<Option<Uuid>>,
     pub needs_review: Option<bool>,
     pub talk_seconds: Option<i32>,
     pub ring_seconds: Option<i32>,
@@ -247,11 +250,24 @@ pub async fn by_sid(conn: &mut AsyncPgConnection, account: Uuid, sid: &str) -> Q
         .optional()
 }
 
-/// Inserts a call. None: its idempotency key or CallSid is taken.
-pub async fn insert(conn: &mut AsyncPgConnection, call: &NewCall) -> QueryResult<Option<Call>> {
+/// Inserts a call that somebody placed. None: the idempotency key is taken.
+pub async fn insert_placed(conn: &mut AsyncPgConnection, call: &NewCall) -> QueryResult<Option<Call>> {
     diesel::insert_into(calls::table)
         .values(call)
-        .on_conflict_do_nothing()
+        .on_conflict((calls::caller, calls::idempotency_key))
+        .do_nothing()
+        .returning(Call::as_returning())
+        .get_result(conn)
+        .await
+        .optional()
+}
+
+/// Inserts a call that came in. None: its CallSid is taken.
+pub async fn insert_arrived(conn: &mut AsyncPgConnection, call: &NewCall) -> QueryResult<Option<Call>> {
+    diesel::insert_into(calls::table)
+        .values(call)
+        .on_conflict((calls::account_id, calls::call_sid))
+        .do_nothing()
         .returning(Call::as_returning())
         .get_result(conn)
         .await
@@ -275,4 +291,20 @@ pub async fn update(
         .get_result(conn)
         .await
         .optional()
+}
+
+/// Sets a row aside without reading it: a person has to look, and no loop comes by it for a day.
+pub async fn quarantine_unreadable(conn: &mut AsyncPgConnection, id: CallId) -> QueryResult<usize> {
+    let later = diesel::dsl::sql::<diesel::sql_types::Timestamptz>("clock_timestamp() + interval '1 day'");
+    let also_later = diesel::dsl::sql::<diesel::sql_types::Nullable<diesel::sql_types::Timestamptz>>(
+        "clock_timestamp() + interval '1 day'",
+    );
+    diesel::update(calls::table.find(id.0))
+        .set((
+            calls::needs_review.eq(true),
+            calls::due_at.eq(later),
+            calls::read_back_at.eq(also_later),
+        ))
+        .execute(conn)
+        .await
 }

@@ -1,5 +1,6 @@
 //! Work whose time has come, claimed so that two replicas never take the same row.
 
+use callbridge_proto::id::CallId;
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{
     ExpressionMethods as _, IntoSql as _, NullableExpressionMethods as _, PgExpressionMethods as _, QueryDsl as _,
@@ -13,28 +14,22 @@ use crate::{
     store::{calls::Call, schema::calls},
 };
 
-/// Queued calls that may be looked at now, in the order in which they should be dialled. Nothing is claimed.
-pub async fn queued(conn: &mut AsyncPgConnection, limit: i64) -> QueryResult<Vec<Call>> {
-    calls::table
-        .filter(calls::state.eq(State::Queued))
-        .filter(calls::due_at.le(now))
-        .order((calls::priority.desc(), calls::due_at, calls::id))
-        .limit(limit)
-        .select(Call::as_select())
-        .load(conn)
-        .await
-}
-
 /// Calls whose dial has had no outcome for `older_than`.
-pub async fn dialing(conn: &mut AsyncPgConnection, older_than: TimeDelta, limit: i64) -> QueryResult<Vec<Call>> {
-    let age = i32::try_from(older_than.num_seconds()).unwrap_or(i32::MAX).seconds();
-    calls::table
+pub async fn dialing(conn: &mut AsyncPgConnection, older_than: TimeDelta, limit: i64) -> QueryResult<Vec<CallId>> {
+    let age = i32::try_from(older_than.num_milliseconds())
+        .unwrap_or(i32::MAX)
+        .milliseconds();
+    let ids: Vec<Uuid> = calls::table
         .filter(calls::state.eq(State::Dialing))
         .filter(calls::post_started_at.lt((now.into_sql::<Timestamptz>() - age).nullable()))
+        // One that cannot be read is set aside by this column.
+        .filter(calls::due_at.le(now))
+        .order(calls::post_started_at)
         .limit(limit)
-        .select(Call::as_select())
+        .select(calls::id)
         .load(conn)
-        .await
+        .await?;
+    Ok(ids.into_iter().map(CallId).collect())
 }
 
 /// Takes calls that Exotel shall be asked about, and gives them back after `lease` if nothing comes of it. Call it in a

@@ -11,6 +11,7 @@ pub mod events;
 pub mod greetings;
 pub mod inbox;
 pub mod phones;
+pub mod queue;
 pub mod rates;
 pub mod schema;
 pub mod sessions;

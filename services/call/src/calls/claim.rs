@@ -1,0 +1,333 @@
+//! Claiming the next queued call of an account: what it needs is looked up first, and then the claim and the intent to dial are
+//! one commit under the account's lock.
+
+use std::{sync::Arc, time::Duration};
+
+use callbridge_proto::id::{AccountId, CallId};
+use chrono::{DateTime, TimeDelta, Utc};
+use diesel_async::{AsyncConnection as _, AsyncPgConnection};
+use exotel::{PhoneNumber, rest::Dial};
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::{Instrument as _, Span, info_span, warn};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use super::{
+    capacity::{self, Caps, Verdict, WhenBusy},
+    dial::{self, Order, Plan},
+    dispatch::{until, waiting},
+    hours, place,
+    record::{Note, record_locked},
+    state::{End, Event, Outcome, Party, Source, State},
+};
+use crate::{
+    app::App,
+    crash,
+    db::{DbError, Retries},
+    error::Error,
+    store::{
+        accounts,
+        calls::{self, Call},
+        phones,
+        queue::{self, Wants},
+        rates,
+    },
+};
+
+/// How long a call that cannot be dialled for want of a setting waits before it is tried again.
+const BLOCKED_FOR: TimeDelta = TimeDelta::seconds(30);
+
+/// What became of a look at an account's queue.
+pub(super) enum Claimed {
+    /// Something was done; there may be more.
+    Done,
+    /// There is nothing to do until something changes.
+    Nothing,
+    /// There is, after this time.
+    NotBefore(Duration),
+}
+
+/// Why a call is not dialled now, or all that its dial needs.
+enum Look {
+    Dial(Box<Ready>),
+    Wait(DateTime<Utc>, &'static str),
+    GiveUp(&'static str),
+}
+
+struct Ready {
+    plan: Plan,
+    caps: Caps,
+    calls_per_minute: i32,
+}
+
+/// Takes the account's next call: dials it, writes why it waits, or gives it up.
+pub(super) async fn next(app: &Arc<App>, account: AccountId, permit: OwnedSemaphorePermit) -> Result<Claimed, Error> {
+    let mut conn = app.db.conn().await?;
+    let Some(id) = queue::next(&mut conn, account).await? else {
+        return Ok(Claimed::Nothing);
+    };
+    Span::current().record("call.id", tracing::field::display(id));
+    let call = match calls::find(&mut conn, id).await {
+        Ok(Some(call)) => call,
+        Ok(None) => return Ok(Claimed::Done),
+        Err(error) => {
+            unreadable(&mut conn, id, error.into()).await?;
+            return Ok(Claimed::Done);
+        }
+    };
+    if let Some(parent) = &call.traceparent {
+        // Fails only when no exporter is there.
+        let _ = Span::current().set_parent(runtime::telemetry::context_of(parent));
+    }
+    let look = match look(&mut conn, app, &call, permit).await {
+        Err(error @ Error::Db(DbError::Query(_))) => {
+            unreadable(&mut conn, id, error).await?;
+            return Ok(Claimed::Done);
+        }
+        look => look?,
+    };
+    drop(conn);
+    match look {
+        Look::Dial(ready) => claim(app, &call, *ready).await,
+        Look::Wait(until, word) => put_off(app, &call, Err((until, word))).await,
+        Look::GiveUp(reason) => put_off(app, &call, Ok(reason)).await,
+    }
+}
+
+/// Looks up all that a dial needs. A setting that is missing now may be there later, until the call expires.
+async fn look(
+    conn: &mut AsyncPgConnection,
+    app: &Arc<App>,
+    call: &Call,
+    permit: OwnedSemaphorePermit,
+) -> Result<Look, Error> {
+    let now = calls::database_now(conn).await?;
+    let phone = match call.phone_id() {
+        Some(id) => phones::find(conn, id).await?,
+        None => None,
+    };
+    let Some(phone) = phone else {
+        return Ok(Look::GiveUp("phone_gone"));
+    };
+    let account = accounts::find(conn, AccountId(phone.account_id))
+        .await?
+        .ok_or_else(|| Error::internal("a phone without its account"))?;
+    if let Some(hours) = hours::of(&account, call.calling_hours_override.as_deref())? {
+        let open = hours.next_open(now);
+        if open > now {
+            return Ok(Look::Wait(open, "calling_hours"));
+        }
+    }
+    let (credentials, app_id) = match dial::credentials(conn, app, &account, &phone).await {
+        Ok(found) => found,
+        Err(error @ Error::Precondition { .. }) => {
+            warn!(call.id = %call.id(), %error, "a queued call waits for its phone's settings");
+            return Ok(Look::Wait(now + BLOCKED_FOR, "settings"));
+        }
+        Err(error) => return Err(error),
+    };
+    if let Some(open) = app.breakers.open(&credentials, std::time::Instant::now()) {
+        let wait = TimeDelta::from_std(open.wait).unwrap_or(BLOCKED_FOR);
+        return Ok(Look::Wait(now + wait, open.word));
+    }
+    let numbers = PhoneNumber::parse(&call.customer)
+        .ok()
+        .zip(PhoneNumber::parse(&call.exophone).ok());
+    let Some((customer, exophone)) = numbers else {
+        return Ok(Look::GiveUp("number_unreadable"));
+    };
+    let plan = Plan {
+        call_id: call.id(),
+        account: account.id(),
+        customer,
+        exophone,
+        mode: call.dial_mode.unwrap_or(phone.dial_mode),
+        app_id,
+        credentials,
+        permit,
+        ring_timeout: u32::try_from(call.ring_timeout_seconds).unwrap_or(30),
+        time_limit: u32::try_from(call.time_limit_seconds).unwrap_or(1800),
+        record: call.record,
+    };
+    Ok(Look::Dial(Box::new(Ready {
+        plan,
+        caps: place::caps(&account, &phone),
+        calls_per_minute: account.calls_per_minute,
+    })))
+}
+
+/// What the claim's transaction decided.
+enum Decided {
+    Dial(i32, Dial),
+    /// Written, or somebody else was quicker.
+    Moved(bool),
+    /// The account waits, and with it all its calls.
+    Full,
+    NotBefore(Duration),
+}
+
+async fn claim(app: &Arc<App>, call: &Call, ready: Ready) -> Result<Claimed, Error> {
+    let mut retries = Retries::default();
+    let (begun, decided) = loop {
+        let begun = runtime::clock::since_boot();
+        let mut conn = app.db.conn().await?;
+        let decided = conn
+            .transaction::<Decided, Error, _>(async |conn| decide(conn, app, call, &ready).await)
+            .instrument(info_span!("db.transaction", otel.name = "claim"))
+            .await;
+        drop(conn);
+        match decided {
+            Err(error) if retries.again(&error).await => {}
+            decided => break (begun, decided),
+        }
+    };
+    let decided = match decided {
+        Ok(decided) => decided,
+        Err(error) => {
+            if matches!(&error, Error::Db(error) if error.is_transient()) {
+                dial::give_back(app, ready.plan, call.attempt + 1);
+            }
+            return Err(error);
+        }
+    };
+    match decided {
+        Decided::Dial(attempt, dial) => {
+            crash::point(crash::CLAIM_COMMITTED);
+            let plan = ready.plan;
+            dial::spawn(
+                app,
+                Order {
+                    plan,
+                    attempt,
+                    dial,
+                    begun,
+                },
+            );
+            app.hub.committed(call.id());
+            Ok(Claimed::Done)
+        }
+        Decided::Moved(changed) => {
+            if changed {
+                app.hub.committed(call.id());
+            }
+            Ok(Claimed::Done)
+        }
+        Decided::Full => Ok(Claimed::Nothing),
+        Decided::NotBefore(wait) => Ok(Claimed::NotBefore(wait)),
+    }
+}
+
+async fn decide(conn: &mut AsyncPgConnection, app: &App, call: &Call, ready: &Ready) -> Result<Decided, Error> {
+    let account = ready.plan.account;
+    // Whoever has the lock is at this account's queue: there is nothing to wait for.
+    let Some(pace) = rates::lock(conn, account, rates::Kind::Dial, false).await? else {
+        return Ok(Decided::NotBefore(Duration::ZERO));
+    };
+    let pause = rates::Kind::Dial.pause(ready.calls_per_minute);
+    if let Err(at) = capacity::turn(pace, pause) {
+        return Ok(Decided::NotBefore(until(at, pace.now)));
+    }
+    let wants = Wants {
+        account,
+        phone: call
+            .phone_id()
+            .ok_or_else(|| Error::internal("a queued call without a phone"))?,
+        customer: &call.customer,
+        behind: None,
+        caps: ready.caps,
+    };
+    let standing = queue::standing(conn, &wants).await?;
+    let Some((row, now)) = calls::lock(conn, call.id()).await? else {
+        return Ok(Decided::Moved(false));
+    };
+    // Another replica was quicker, or somebody ended the call.
+    if row.state != State::Queued || row.version != call.version {
+        return Ok(Decided::Moved(false));
+    }
+    match capacity::decide(pace, pause, ready.caps, &standing, WhenBusy::of(call.when_number_busy)) {
+        Verdict::Dial { next_turn } => {
+            let attempt = row.attempt + 1;
+            let note = Note::from("dialer").with("attempt", attempt.to_string());
+            let (_, changed) = record_locked(conn, row, now, Some(&Event::Claimed), None, note).await?;
+            if !changed {
+                return Ok(Decided::Moved(false));
+            }
+            rates::set(conn, account, rates::Kind::Dial, next_turn).await?;
+            Ok(Decided::Dial(attempt, ready.plan.request(conn, app, now).await?))
+        }
+        Verdict::Refuse(other) => {
+            let note = Note::from("dialer").with("call_id", other.to_string());
+            record_locked(conn, row, now, Some(&failed("number_busy")), None, note).await?;
+            Ok(Decided::Moved(true))
+        }
+        Verdict::Wait(waits) => {
+            let for_call = waits.for_call();
+            if row.waiting_reason.as_deref() != Some(waits.word()) || row.waiting_for != for_call.map(|id| id.0) {
+                record_locked(
+                    conn,
+                    row,
+                    now,
+                    None,
+                    Some("waiting"),
+                    waiting(waits.word(), for_call, None),
+                )
+                .await?;
+                return Ok(Decided::Moved(true));
+            }
+            Ok(Decided::Full)
+        }
+    }
+}
+
+fn failed(reason: &str) -> Event {
+    let end = End {
+        by: Some(Party::Callbridge),
+        reason: Some(reason.to_owned()),
+        ..End::new(Outcome::Failed)
+    };
+    Event::Ended(Source::Local, end)
+}
+
+/// Writes that a call waits until a time, or that it is given up.
+async fn put_off(
+    app: &Arc<App>,
+    call: &Call,
+    how: Result<&'static str, (DateTime<Utc>, &'static str)>,
+) -> Result<Claimed, Error> {
+    let mut conn = app.db.conn().await?;
+    let changed = conn
+        .transaction::<bool, Error, _>(async |conn| {
+            let Some((row, now)) = calls::lock(conn, call.id()).await? else {
+                return Ok(false);
+            };
+            if row.state != State::Queued || row.version != call.version {
+                return Ok(false);
+            }
+            match how {
+                Ok(reason) => record_locked(conn, row, now, Some(&failed(reason)), None, Note::from("dialer")).await?,
+                Err((until, word)) => {
+                    let note = waiting(word, None, Some(until));
+                    record_locked(conn, row, now, None, Some("waiting"), note).await?
+                }
+            };
+            Ok(true)
+        })
+        .await?;
+    if changed {
+        app.hub.committed(call.id());
+    }
+    Ok(Claimed::Done)
+}
+
+/// Sets a row aside that this program cannot read (a label of a later release, facts that are no facts), so that the others go
+/// on. Any other error is passed on.
+///
+/// # Errors
+/// The error itself, if it is not about the row.
+pub(super) async fn unreadable(conn: &mut AsyncPgConnection, id: CallId, error: Error) -> Result<(), Error> {
+    let Error::Db(DbError::Query(diesel::result::Error::DeserializationError(_))) = &error else {
+        return Err(error);
+    };
+    tracing::error!(call.id = %id, %error, "a call's row cannot be read by this program and is set aside for a person");
+    calls::quarantine_unreadable(conn, id).await?;
+    Ok(())
+}
