@@ -9,6 +9,7 @@ mod end;
 mod idempotency;
 mod inbound;
 mod outbound;
+mod queue;
 mod reflection;
 mod restart;
 mod schema;
