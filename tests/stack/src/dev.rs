@@ -21,7 +21,7 @@ use self::{arguments::Arguments, demo::Demo, folder::Folder};
 use crate::{
     Keys, Registration, Stack,
     keys::random,
-    postgres::{self, Binaries, Options, Postgres},
+    postgres::{self, Binaries, Durability, Options, Postgres},
 };
 
 /// The agent's first message, as it is uploaded: "Welcome to callbridge. How can I help you?", by espeak-ng.
@@ -124,7 +124,7 @@ async fn database(arguments: &Arguments, folder: &Folder) -> anyhow::Result<(Opt
     }
     let binaries = Binaries::find().await?;
     let options = Options {
-        durable: true,
+        durability: Durability::Machine,
         parent: Some(folder.path().to_owned()),
         log: Some(folder.postgres_log()),
     };

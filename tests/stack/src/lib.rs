@@ -6,6 +6,7 @@ pub mod dev;
 pub mod keys;
 mod piece;
 mod poll;
+mod port;
 pub mod postgres;
 mod registration;
 mod stack;

@@ -2,11 +2,12 @@
 
 mod binaries;
 mod cluster;
+mod guard;
 mod identity;
 mod wheel;
 
 pub use binaries::Binaries;
-pub use cluster::{Options, Postgres, address};
+pub use cluster::{Durability, Options, Postgres, address};
 pub use wheel::WheelError;
 
 /// What could not be done about PostgreSQL.

@@ -4,7 +4,7 @@ use std::{net::TcpStream, process::Command, time::Duration};
 
 use stack::{
     poll,
-    postgres::{Binaries, Options, Postgres},
+    postgres::{Binaries, Durability, Options, Postgres},
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -51,7 +51,7 @@ async fn it_dies_with_a_process_that_is_killed() {
     if std::env::var_os("STACK_TEST_OWNER").is_some() {
         let parent = std::env::var_os("STACK_TEST_OWNER").map(Into::into);
         let options = Options {
-            durable: true,
+            durability: Durability::Machine,
             parent,
             log: None,
         };
@@ -97,4 +97,35 @@ async fn it_dies_with_a_process_that_is_killed() {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test]
+async fn what_is_committed_survives_a_crash_and_nothing_survives_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let options = Options {
+        durability: Durability::Process,
+        parent: Some(folder.path().to_owned()),
+        log: None,
+    };
+    let postgres = Postgres::start_with(&Binaries::find().await.unwrap(), options)
+        .await
+        .unwrap();
+    let client = postgres.connect("postgres").await.unwrap();
+    client.batch_execute("CREATE TABLE things (id int)").await.unwrap();
+    for round in 0..3_i64 {
+        let client = postgres.connect("postgres").await.unwrap();
+        client.batch_execute("INSERT INTO things VALUES (1)").await.unwrap();
+        postgres.crash().await.unwrap();
+        TcpStream::connect(postgres.address()).unwrap_err();
+        client.batch_execute("SELECT 1").await.unwrap_err();
+        postgres.revive().await.unwrap();
+        let client = postgres.connect("postgres").await.unwrap();
+        let kept = client.query_one("SELECT count(*) FROM things", &[]).await.unwrap();
+        assert_eq!(kept.get::<_, i64>(0), round + 1);
+    }
+    // Also while it is down.
+    postgres.crash().await.unwrap();
+    postgres.stop().await;
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -4,10 +4,10 @@ use std::{
     fs::{self, File, Permissions},
     future::Future,
     io::{Read as _, Seek as _, SeekFrom},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::Stdio,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -16,16 +16,20 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
+use tokio::{net::TcpStream, sync::OnceCell};
 use tokio_postgres::{Client, NoTls, error::SqlState};
 
-use super::{Binaries, Error, identity::Identity};
+use super::{Binaries, Error, guard::Guard, identity::Identity};
+use crate::port;
 
 /// A cold machine under load takes a second or two.
 const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// Pause between two tries to reach a server that starts.
 const POLL: Duration = Duration::from_millis(20);
+
+/// The same where the time until it answers is measured.
+const REVIVAL: Duration = Duration::from_millis(5);
 
 /// An immediate stop takes milliseconds; the folder's removal a little more.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -42,31 +46,23 @@ const TAIL: u64 = 1_500;
 /// The superuser, and the only one.
 const USER: &str = "callbridge";
 
-/// Runs the server until our end of its standard input closes, which happens however this process ends; then removes the data.
-/// A server that dies by itself ends it too, but leaves the folder for another try.
-const GUARD: &str = r#"
-trap '' HUP INT TERM
-exec 3<&0
-program=$1; data=$2; shift 2
-"$program" -D "$data" "$@" </dev/null 3<&- &
-server=$!
-(read -r _ <&3; kill -QUIT "$server"; exit 7) &
-reader=$!
-wait "$server"
-code=$?
-kill "$reader" 2>/dev/null
-wait "$reader"
-told=$?
-rm -rf "$data"
-[ "$told" -eq 7 ] && rmdir "${data%/*}" 2>/dev/null
-exit "$code"
-"#;
+/// What committed data survives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// An orderly stop alone.
+    #[default]
+    Nothing,
+    /// The death of the server's processes, as by [`Postgres::crash`].
+    Process,
+    /// A crash of the machine too, as in production.
+    Machine,
+}
 
 /// How a cluster is to run.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Whether data survives a crash of the machine, as in production. Tests are faster without.
-    pub durable: bool,
+    /// What data survives. Tests are faster with less.
+    pub durability: Durability,
     /// Where the data goes, in a folder of its own; the system's temporary folder when absent, or when root's PostgreSQL
     /// cannot reach it.
     pub parent: Option<PathBuf>,
@@ -79,7 +75,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Postgres {
     port: u16,
-    guard: Mutex<Child>,
+    guard: Mutex<Guard>,
     log: File,
     /// Removed after the server has stopped.
     _folder: TempDir,
@@ -110,7 +106,7 @@ impl Postgres {
             .map_err(|error| file("prepare", Path::new("the cluster"), std::io::Error::other(error)))??;
         let mut tries = 1;
         loop {
-            match prepared.launch(binaries, options.durable).await {
+            match prepared.launch(binaries, options.durability).await {
                 Ok((port, guard)) => {
                     return Ok(Self {
                         port,
@@ -209,16 +205,59 @@ impl Postgres {
         tail(&self.log)
     }
 
+    /// Stops the server as a crash does: nothing is finished, nobody is waited for. The data stays, for [`Postgres::revive`];
+    /// what is committed is in it if [`Durability`] says so.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub async fn crash(&self) -> Result<(), Error> {
+        self.tell(Guard::crash)?;
+        let begun = Instant::now();
+        // The port is closed when its process is gone.
+        while TcpStream::connect(self.address()).await.is_ok() {
+            if begun.elapsed() > STOP_LIMIT {
+                let tail = self.log_tail();
+                return Err(Error::Slow {
+                    seconds: STOP_LIMIT.as_secs(),
+                    tail,
+                });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Starts the server again after [`Postgres::crash`], with the same data at the same address, and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn revive(&self) -> Result<(), Error> {
+        self.tell(Guard::revive)?;
+        let begun = Instant::now();
+        while connect(self.port, "postgres").await.is_err() {
+            let ended = self.guard.lock().unwrap_or_else(PoisonError::into_inner).has_ended();
+            if ended || begun.elapsed() > START_LIMIT {
+                return Err(Error::Program {
+                    program: "postgres",
+                    tail: self.log_tail(),
+                });
+            }
+            tokio::time::sleep(REVIVAL).await;
+        }
+        Ok(())
+    }
+
+    fn tell(&self, word: impl FnOnce(&mut Guard) -> std::io::Result<()>) -> Result<(), Error> {
+        let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        word(&mut guard).map_err(|source| file("talk to", Path::new("PostgreSQL's guard"), source))
+    }
+
     /// Stops it and removes its data.
     pub async fn stop(self) {
-        // Closing its input tells the guard.
-        drop(self.guard.lock().unwrap_or_else(PoisonError::into_inner).stdin.take());
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner).dismiss();
         let begun = Instant::now();
         while begun.elapsed() < STOP_LIMIT {
-            if !matches!(
-                self.guard.lock().unwrap_or_else(PoisonError::into_inner).try_wait(),
-                Ok(None)
-            ) {
+            if self.guard.lock().unwrap_or_else(PoisonError::into_inner).has_ended() {
                 return;
             }
             tokio::time::sleep(POLL).await;
@@ -230,10 +269,10 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         let guard = self.guard.get_mut().unwrap_or_else(PoisonError::into_inner);
-        drop(guard.stdin.take());
+        guard.dismiss();
         // Waits for the guard, so that the folder can be removed and no zombie is left: some milliseconds.
         let begun = Instant::now();
-        while begun.elapsed() < STOP_LIMIT && matches!(guard.try_wait(), Ok(None)) {
+        while begun.elapsed() < STOP_LIMIT && !guard.has_ended() {
             std::thread::sleep(POLL);
         }
     }
@@ -315,7 +354,7 @@ impl Prepared {
     }
 
     /// Makes the data and starts the server; waits until it answers.
-    async fn launch(&self, binaries: &Binaries, durable: bool) -> Result<(u16, Child), Error> {
+    async fn launch(&self, binaries: &Binaries, durability: Durability) -> Result<(u16, Guard), Error> {
         let data = self.folder.path().join("data");
         let mut initdb = self.identity.command(&binaries.program("initdb"));
         initdb
@@ -332,49 +371,28 @@ impl Prepared {
                 tail,
             });
         }
-        let port = free_port().map_err(|source| file("find a free port on", Path::new("127.0.0.1"), source))?;
-        let mut guard = self.guard(binaries, &data, port, durable)?;
-        let begun = Instant::now();
-        loop {
-            match connect(port, "postgres").await {
-                Ok(_) => return Ok((port, guard)),
-                Err(_) if begun.elapsed() < START_LIMIT => {}
-                Err(_) => {
-                    return Err(Error::Slow {
-                        seconds: START_LIMIT.as_secs(),
-                        tail: tail(&self.log),
-                    });
-                }
-            }
-            if !matches!(guard.try_wait(), Ok(None)) {
-                return Err(Error::Program {
-                    program: "postgres",
-                    tail: tail(&self.log),
-                });
-            }
-            tokio::time::sleep(POLL).await;
-        }
+        let port = port::lasting().map_err(|source| file("find a free port on", Path::new("127.0.0.1"), source))?;
+        let mut guard = self.guard(binaries, &data, port, durability)?;
+        answers(port, &mut guard, &self.log).await?;
+        Ok((port, guard))
     }
 
-    fn guard(&self, binaries: &Binaries, data: &Path, port: u16, durable: bool) -> Result<Child, Error> {
+    fn guard(&self, binaries: &Binaries, data: &Path, port: u16, durability: Durability) -> Result<Guard, Error> {
         let mut command = self.identity.command(Path::new("/bin/sh"));
-        command
-            .args(["-c", GUARD, "callbridge-postgres"])
-            .arg(binaries.program("postgres"))
-            .arg(data);
-        let mut set = |setting: String| {
-            command.arg("-c").arg(setting);
+        let mut settings = vec![
+            "listen_addresses=127.0.0.1".to_owned(),
+            format!("port={port}"),
+            // No socket: its path could be too long, or not writable.
+            "unix_socket_directories=".to_owned(),
+            format!("max_connections={MAX_CONNECTIONS}"),
+        ];
+        let left_out: &[&str] = match durability {
+            Durability::Nothing => &["fsync=off", "synchronous_commit=off", "full_page_writes=off"],
+            // What is written is with the kernel, which goes on.
+            Durability::Process => &["fsync=off", "full_page_writes=off"],
+            Durability::Machine => &[],
         };
-        set("listen_addresses=127.0.0.1".to_owned());
-        set(format!("port={port}"));
-        // No socket: its path could be too long, or not writable.
-        set("unix_socket_directories=".to_owned());
-        set(format!("max_connections={MAX_CONNECTIONS}"));
-        if !durable {
-            for setting in ["fsync=off", "synchronous_commit=off", "full_page_writes=off"] {
-                set(setting.to_owned());
-            }
-        }
+        settings.extend(left_out.iter().map(|setting| (*setting).to_owned()));
         let log = |stream| {
             file(
                 "write",
@@ -386,15 +404,34 @@ impl Prepared {
             self.log.try_clone().map_err(|_| log("stdout"))?,
             self.log.try_clone().map_err(|_| log("stderr"))?,
         );
-        command.stdin(Stdio::piped()).stdout(out).stderr(err);
-        command
-            .spawn()
+        command.stdout(out).stderr(err);
+        Guard::start(command, &binaries.program("postgres"), data, &settings)
             .map_err(|source| file("run", Path::new("/bin/sh"), source))
     }
 }
 
-fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+/// Waits until a server that starts answers.
+async fn answers(port: u16, guard: &mut Guard, log: &File) -> Result<(), Error> {
+    let begun = Instant::now();
+    loop {
+        match connect(port, "postgres").await {
+            Ok(_) => return Ok(()),
+            Err(_) if begun.elapsed() < START_LIMIT => {}
+            Err(_) => {
+                return Err(Error::Slow {
+                    seconds: START_LIMIT.as_secs(),
+                    tail: tail(log),
+                });
+            }
+        }
+        if guard.has_ended() {
+            return Err(Error::Program {
+                program: "postgres",
+                tail: tail(log),
+            });
+        }
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 fn file(attempt: &'static str, path: &Path, source: std::io::Error) -> Error {
