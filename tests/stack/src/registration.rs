@@ -7,11 +7,11 @@ use callbridge_proto::directory::v1::{
     Agent, CallingHours, CreateAccountRequest, CreateAgentRequest, CreatePhoneRequest, DialMode, ExotelCredentials,
     GetWebhookUrlsRequest, GetWebhookUrlsResponse, Greeting, UploadGreetingRequest, UploadGreetingResponse,
 };
-use exotel_sim::{Account, Applet, ExoPhone, Flow};
+use exotel_sim::{Account, Applet, Control, ExoPhone, Flow};
 use tokio_stream::iter;
 
 use crate::{
-    Stack,
+    Clients, Stack,
     keys::{Error as KeysError, random},
 };
 
@@ -109,17 +109,41 @@ impl Stack {
     /// # Errors
     /// Of the API or the simulator.
     pub async fn register(&self, registration: Registration) -> anyhow::Result<Registered> {
-        let clients = self.clients();
-        let Registration {
+        let (simulator, agent) = (self.simulator_url(), self.agent_url());
+        registration
+            .put(&self.clients(), &self.control(), &simulator, &agent)
+            .await
+    }
+
+    /// Stores a WAV file as a greeting.
+    ///
+    /// # Errors
+    /// Of the API.
+    pub async fn upload_greeting(&self, wav: &[u8]) -> anyhow::Result<UploadGreetingResponse> {
+        upload_greeting(&self.clients(), wav).await
+    }
+}
+
+impl Registration {
+    /// Registers it at any call-service and simulator. The URLs are for an account without a subdomain and an agent without
+    /// endpoints.
+    pub(crate) async fn put(
+        self,
+        clients: &Clients,
+        control: &Control,
+        simulator_url: &str,
+        agent_url: &str,
+    ) -> anyhow::Result<Registered> {
+        let Self {
             mut account,
             mut agent,
             mut phone,
             greeting,
             mut simulated,
             record,
-        } = registration;
+        } = self;
         if account.subdomain.is_empty() {
-            account.subdomain = self.simulator_url();
+            simulator_url.clone_into(&mut account.subdomain);
         }
         let credentials = account.credentials.clone().unwrap_or_default();
         let (account_sid, app_id) = (account.sid.clone(), account.app_id.clone());
@@ -133,7 +157,7 @@ impl Stack {
         let account = account.context("CreateAccount answered without an account")?;
 
         let greeting = match greeting {
-            Some(wav) => Some(self.upload_greeting(&wav).await?),
+            Some(wav) => Some(upload_greeting(clients, &wav).await?),
             None => None,
         };
         if let Some(greeting) = &greeting {
@@ -143,7 +167,7 @@ impl Stack {
             });
         }
         if agent.endpoints.is_empty() {
-            agent.endpoints = vec![self.agent_url()];
+            agent.endpoints = vec![agent_url.to_owned()];
         }
         let agent = clients
             .agents()
@@ -195,7 +219,7 @@ impl Stack {
             app_id,
             applets: vec![voicebot, passthru, Applet::Hangup],
         }];
-        self.control()
+        control
             .put_account(simulated)
             .context("the simulator does not take the account")?;
 
@@ -209,24 +233,19 @@ impl Stack {
             greeting,
         })
     }
+}
 
-    /// Stores a WAV file as a greeting.
-    ///
-    /// # Errors
-    /// Of the API.
-    pub async fn upload_greeting(&self, wav: &[u8]) -> anyhow::Result<UploadGreetingResponse> {
-        let chunks: Vec<_> = wav
-            .chunks(CHUNK)
-            .map(|chunk| UploadGreetingRequest {
-                chunk: chunk.to_vec().into(),
-            })
-            .collect();
-        let stored = self
-            .clients()
-            .agents()
-            .upload_greeting(iter(chunks))
-            .await
-            .context("UploadGreeting")?;
-        Ok(stored.into_inner())
-    }
+async fn upload_greeting(clients: &Clients, wav: &[u8]) -> anyhow::Result<UploadGreetingResponse> {
+    let chunks: Vec<_> = wav
+        .chunks(CHUNK)
+        .map(|chunk| UploadGreetingRequest {
+            chunk: chunk.to_vec().into(),
+        })
+        .collect();
+    let stored = clients
+        .agents()
+        .upload_greeting(iter(chunks))
+        .await
+        .context("UploadGreeting")?;
+    Ok(stored.into_inner())
 }
