@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod builder;
+pub mod chaos;
 pub mod client;
 pub mod dev;
 pub mod keys;

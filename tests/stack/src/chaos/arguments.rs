@@ -1,0 +1,146 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::target;
+
+const AFTER: &str = "\
+It starts a private PostgreSQL, the Exotel simulator, two or three replicas of call-service and an edge as processes of their own,
+and places calls from many clients that repeat each one, with its key, until there is a definite answer. At the end
+everything settles, and the simulator's ledger is checked against the database.
+
+The last line has the figures:
+  kills=40 calls=212 dials=199 double_dials=0 lost_calls=0 stuck_slots=0 … seed=1
+The exit code is 0 only when all that must hold does:
+  double_dials   two dials for one idempotency key
+  lost_calls     an accepted key without a row, a dial without a row, a call that never ended
+  stuck_slots    rows in an active state at the end
+  violations     all that is wrong: those above, two rows for one key, an end without a dial, an account's cap or rate exceeded
+
+State, in target/chaos/WHAT/ unless --state-dir says otherwise:
+  progress.json  the figures of the parts that are done, for --from
+  part/          the part that runs, or failed: ledger.jsonl and events.jsonl of the simulator, logs of the processes,
+                 violations.txt with the timeline of each call that something is wrong with
+
+Examples:
+  cargo chaos kills --rounds 40 --seed 1       under a minute
+  cargo chaos kills --rounds 10000             every crash point hundreds of times
+  cargo chaos kills --rounds 10000 --from 4000 goes on after an interrupt (progress.json says from where)";
+
+/// Breaks a running callbridge and checks that every call was dialled at most once, that none is lost and that no slot is stuck.
+#[derive(Debug, Parser)]
+#[command(name = "cargo chaos", bin_name = "cargo chaos", after_help = AFTER)]
+pub(super) struct Arguments {
+    /// What to break.
+    #[arg(value_enum)]
+    pub(super) what: What,
+    /// How often; a round is one fault.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(super) rounds: u64,
+    /// All that is random comes from it; a new one when absent.
+    #[arg(long, value_name = "S")]
+    pub(super) seed: Option<u64>,
+    /// Go on at this round with the figures and the seed of progress.json.
+    #[arg(long, value_name = "ROUND")]
+    pub(super) from: Option<u64>,
+    /// Where state goes; two that run at one time need one each.
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) state_dir: Option<PathBuf>,
+}
+
+/// What is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum What {
+    /// Processes, by SIGKILL: at each crash point in turn, and at random; now and then several at once, or all with PostgreSQL.
+    Kills,
+    /// PostgreSQL, by an immediate stop at a random time and a start on the same data.
+    Postgres,
+    /// Exotel's callbacks: all lost, all doubled, or late and in any order.
+    Callbacks,
+    /// Replicas, by SIGSTOP for longer than the sweep, in the middle of a dial or at random, and SIGCONT.
+    Zombie,
+}
+
+impl What {
+    /// The word of the command line.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Kills => "kills",
+            Self::Postgres => "postgres",
+            Self::Callbacks => "callbacks",
+            Self::Zombie => "zombie",
+        }
+    }
+}
+
+impl Arguments {
+    pub(super) fn state_dir(&self) -> PathBuf {
+        self.state_dir
+            .clone()
+            .unwrap_or_else(|| target::folder().join("chaos").join(self.what.word()))
+    }
+}
+
+/// The command line of a process that the driver starts: the driver itself, as a piece.
+#[derive(Debug, Parser)]
+pub(super) struct PieceArguments {
+    #[command(subcommand)]
+    pub(super) command: PieceCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PieceCommand {
+    /// Runs one piece with the settings of the environment until its standard input ends.
+    Piece {
+        /// Which.
+        #[arg(value_enum)]
+        name: PieceName,
+    },
+}
+
+/// The pieces that are processes of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum PieceName {
+    /// call-service.
+    CallService,
+    /// The edge.
+    Edge,
+}
+
+impl PieceName {
+    /// The word of the command line, which is also its name in the log.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::CallService => "call-service",
+            Self::Edge => "edge",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_lines_are_sound() {
+        Arguments::command().debug_assert();
+        PieceArguments::command().debug_assert();
+        let arguments = Arguments::parse_from(["chaos", "kills", "--rounds", "7", "--seed", "3", "--from", "2"]);
+        assert_eq!(
+            (arguments.what, arguments.rounds, arguments.seed),
+            (What::Kills, 7, Some(3))
+        );
+        assert!(arguments.state_dir().ends_with("chaos/kills"));
+        let piece = PieceArguments::parse_from(["chaos", "piece", PieceName::CallService.word()]);
+        assert!(matches!(
+            piece.command,
+            PieceCommand::Piece {
+                name: PieceName::CallService
+            }
+        ));
+    }
+}

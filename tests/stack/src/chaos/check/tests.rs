@@ -1,0 +1,277 @@
+use chrono::TimeZone as _;
+
+use super::*;
+
+fn at(ms: i64) -> DateTime<Utc> {
+    Utc.timestamp_millis_opt(1_700_000_000_000 + ms).unwrap()
+}
+
+fn id(number: u32) -> String {
+    format!("call_0198000000007000800000000000{number:04x}")
+}
+
+fn row(number: u32, state: &str) -> Row {
+    Row {
+        call: id(number),
+        key: format!("key{number}"),
+        state: state.to_owned(),
+        call_sid: None,
+        end_reason: None,
+    }
+}
+
+fn dial(number: u32, call_sid: &str, ms: i64) -> Dial {
+    Dial {
+        time: at(ms),
+        call_sid: call_sid.to_owned(),
+        account: "acme".to_owned(),
+        custom_field: Some(format!("{}.mac", id(number))),
+    }
+}
+
+fn accepted(number: u32) -> Accepted {
+    Accepted {
+        key: format!("key{number}"),
+        call: id(number),
+    }
+}
+
+/// Two calls, as they should be: one was dialled and busy, of the other nothing was ever sent.
+fn sound() -> Evidence {
+    Evidence {
+        accepted: vec![accepted(1), accepted(2)],
+        rows: vec![
+            Row {
+                call_sid: Some("s1".to_owned()),
+                ..row(1, "busy")
+            },
+            Row {
+                end_reason: Some("unconfirmed".to_owned()),
+                ..row(2, "failed")
+            },
+        ],
+        dials: vec![dial(1, "s1", 0)],
+        ends: [("s1".to_owned(), at(100))].into(),
+        connects: vec![("acme".to_owned(), at(0))],
+        limits: [(
+            "acme".to_owned(),
+            Limits {
+                concurrent: 1,
+                per_minute: 2,
+            },
+        )]
+        .into(),
+        ..Evidence::default()
+    }
+}
+
+/// Checks that exactly these are found, and returns the counts.
+#[track_caller]
+fn found(evidence: &Evidence, wanted: &[Violation]) -> (u64, u64, u64) {
+    let verdict = check(evidence);
+    assert_eq!(verdict.violations, wanted);
+    (verdict.double_dials, verdict.lost_calls, verdict.stuck_slots)
+}
+
+#[test]
+fn nothing_is_found_where_all_is_well() {
+    assert_eq!(found(&sound(), &[]), (0, 0, 0));
+    assert_eq!(found(&Evidence::default(), &[]), (0, 0, 0));
+}
+
+#[test]
+fn a_second_dial_is_found() {
+    let mut evidence = sound();
+    evidence.dials.push(dial(1, "s2", 200));
+    let double = Violation::DoubleDial {
+        key: "key1".to_owned(),
+        call: id(1),
+        sids: vec!["s1".to_owned(), "s2".to_owned()],
+    };
+    assert_eq!(found(&evidence, std::slice::from_ref(&double)), (1, 0, 0));
+    assert!(double.to_string().contains("key1") && double.call() == Some(id(1).as_str()));
+}
+
+#[test]
+fn a_second_dial_is_found_when_it_is_another_row_of_the_same_key() {
+    let mut evidence = sound();
+    evidence.rows.push(Row {
+        key: "key1".to_owned(),
+        ..row(3, "no_answer")
+    });
+    evidence.dials.push(dial(3, "s3", 200));
+    let (one, three) = (id(1), id(3));
+    let wanted = [
+        Violation::DoubleDial {
+            key: "key1".to_owned(),
+            call: one.clone(),
+            sids: vec!["s1".to_owned(), "s3".to_owned()],
+        },
+        Violation::TwoRows {
+            key: "key1".to_owned(),
+            calls: vec![one, three],
+        },
+    ];
+    assert_eq!(found(&evidence, &wanted), (1, 0, 0));
+}
+
+#[test]
+fn a_dial_without_a_row_is_found() {
+    let mut evidence = sound();
+    evidence.dials.push(dial(9, "s9", 200));
+    let unnamed = |custom_field: Option<&str>| Dial {
+        custom_field: custom_field.map(str::to_owned),
+        ..dial(0, "s0", 400)
+    };
+    // Neither without a name, nor with one that is not signed or not ours.
+    evidence.dials.push(unnamed(None));
+    evidence.dials.push(unnamed(Some(&id(1))));
+    evidence.dials.push(unnamed(Some("order-7.mac")));
+    let lost = |call_sid: &str, names: &str| Violation::DialWithoutRow {
+        call_sid: call_sid.to_owned(),
+        names: names.to_owned(),
+    };
+    evidence.limits.clear();
+    let wanted = [
+        lost("s9", &id(9)),
+        lost("s0", "nothing"),
+        lost("s0", "nothing"),
+        lost("s0", "nothing"),
+    ];
+    assert_eq!(found(&evidence, &wanted), (0, 4, 0));
+}
+
+#[test]
+fn an_accepted_key_without_a_row_is_found_once() {
+    let mut evidence = sound();
+    evidence.accepted.extend([accepted(7), accepted(7)]);
+    let lost = Violation::AcceptedWithoutRow {
+        key: "key7".to_owned(),
+        call: id(7),
+    };
+    assert_eq!(found(&evidence, &[lost]), (0, 1, 0));
+}
+
+#[test]
+fn an_answer_that_names_another_call_is_found() {
+    let mut evidence = sound();
+    evidence.accepted[0].call = id(2);
+    let other = Violation::OtherCall {
+        key: "key1".to_owned(),
+        told: id(2),
+        row: id(1),
+    };
+    assert_eq!(found(&evidence, &[other]), (0, 0, 0));
+}
+
+#[test]
+fn rows_that_never_ended_are_found_and_active_ones_hold_slots() {
+    for (state, slots) in [
+        ("queued", 0),
+        ("dialing", 1),
+        ("unconfirmed", 1),
+        ("placed", 1),
+        ("ringing", 1),
+        ("in_progress", 1),
+        ("some_new_word", 0),
+    ] {
+        let mut evidence = sound();
+        state.clone_into(&mut evidence.rows[1].state);
+        let verdict = check(&evidence);
+        assert_eq!((verdict.lost_calls, verdict.stuck_slots), (1, slots), "{state}");
+        assert_eq!(verdict.violations.len() as u64, 1 + slots, "{state}");
+    }
+}
+
+#[test]
+fn an_end_without_a_dial_is_found() {
+    for state in ["completed", "busy", "no_answer"] {
+        let mut evidence = sound();
+        state.clone_into(&mut evidence.rows[1].state);
+        let wrong = Violation::EndWithoutDial {
+            call: id(2),
+            state: state.to_owned(),
+        };
+        assert_eq!(found(&evidence, &[wrong]), (0, 0, 0));
+    }
+}
+
+#[test]
+fn the_sid_of_another_call_is_found() {
+    let mut evidence = sound();
+    evidence.rows[1].call_sid = Some("s1".to_owned());
+    let foreign = Violation::ForeignSid {
+        call: id(2),
+        call_sid: "s1".to_owned(),
+    };
+    assert_eq!(found(&evidence, &[foreign]), (0, 0, 0));
+}
+
+#[test]
+fn a_dial_that_nobody_found_out_about_is_counted() {
+    let mut evidence = sound();
+    evidence.dials.push(dial(2, "s2", 5_000));
+    assert_eq!(found(&evidence, &[]), (0, 0, 0));
+    assert_eq!(check(&evidence).untold_dials, 1);
+}
+
+#[test]
+fn calls_above_the_cap_are_found() {
+    let mut evidence = sound();
+    evidence.rows.push(row(3, "busy"));
+    // Begins at the very instant at which the first one ends: allowed.
+    evidence.dials.push(dial(3, "s3", 100));
+    assert_eq!(found(&evidence, &[]), (0, 0, 0));
+    // A millisecond earlier: not.
+    evidence.dials[1].time = at(99);
+    let over = Violation::OverCap {
+        account: "acme".to_owned(),
+        calls: 2,
+        cap: 1,
+        at: at(99),
+    };
+    assert_eq!(found(&evidence, std::slice::from_ref(&over)), (0, 0, 0));
+    // One whose end is not known goes on.
+    evidence.dials[1].time = at(5_000);
+    evidence.ends.clear();
+    assert!(matches!(check(&evidence).violations[..], [Violation::OverCap { .. }]));
+    // Another account has room of its own, and 0 is no cap.
+    evidence.dials[1].account = "other".to_owned();
+    assert_eq!(found(&evidence, &[]), (0, 0, 0));
+    evidence.dials[1].account = "acme".to_owned();
+    evidence.limits.get_mut("acme").unwrap().concurrent = 0;
+    assert_eq!(found(&evidence, &[]), (0, 0, 0));
+}
+
+#[test]
+fn connects_above_the_rate_are_found_in_any_sliding_minute() {
+    let mut evidence = sound();
+    let connect = |ms| ("acme".to_owned(), at(ms));
+    // Over a minute's border, and not in order; the third is a minute after the first.
+    evidence.connects = vec![connect(100_000), connect(40_000), connect(59_999)];
+    assert_eq!(found(&evidence, &[]), (0, 0, 0));
+    evidence.connects[0] = connect(99_999);
+    let over = Violation::OverRate {
+        account: "acme".to_owned(),
+        limit: 2,
+        from: at(40_000),
+    };
+    assert_eq!(found(&evidence, &[over]), (0, 0, 0));
+}
+
+#[test]
+fn clients_without_a_good_answer_are_found() {
+    let mut evidence = sound();
+    evidence.unanswered.push("key8".to_owned());
+    evidence
+        .refused
+        .push(("key9".to_owned(), "INVALID_ARGUMENT".to_owned()));
+    let wanted = [
+        Violation::Unanswered { key: "key8".to_owned() },
+        Violation::Refused {
+            key: "key9".to_owned(),
+            status: "INVALID_ARGUMENT".to_owned(),
+        },
+    ];
+    assert_eq!(found(&evidence, &wanted), (0, 0, 0));
+}

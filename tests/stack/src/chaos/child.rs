@@ -1,0 +1,144 @@
+//! A child process: a piece that can be killed, stopped and continued.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    os::unix::process::ExitStatusExt as _,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    process::{Child as Process, ChildStdin, Command},
+    time::timeout,
+};
+
+use super::{arguments::PieceName, pieces};
+use crate::Settings;
+
+/// Where the point and the time of a child's death are told to it.
+const CRASH_AT: &str = "CRASH_AT";
+
+/// What of our own environment a child gets; everything else would be a setting that nobody chose.
+const PASSED_ON: [&str; 5] = ["PATH", "RUST_LOG", "RUST_BACKTRACE", "TMPDIR", "LD_LIBRARY_PATH"];
+
+/// SIGKILL works at once, but a busy machine takes its time to say so.
+const REAP: Duration = Duration::from_secs(20);
+
+/// What a child is made of.
+#[derive(Debug, Clone)]
+pub(super) struct Spec {
+    /// Which piece.
+    pub(super) name: PieceName,
+    /// Its whole environment, beside what is passed on.
+    pub(super) settings: Settings,
+    /// Where its log goes; each start adds to it.
+    pub(super) log: PathBuf,
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Death {
+    /// By SIGKILL.
+    Killed,
+    /// In any other way: nothing asks it to.
+    Other(ExitStatus),
+}
+
+/// A running child. Dropping it kills it.
+#[derive(Debug)]
+pub(super) struct Child {
+    process: Process,
+    pid: Option<Pid>,
+    /// Its end is ours, and the child's. Kept here, as waiting for a process closes an input that it still owns.
+    _tie: Option<ChildStdin>,
+}
+
+impl Spec {
+    /// Starts it, armed to die at a point or not.
+    pub(super) fn start(&self, crash_at: Option<&str>) -> anyhow::Result<Child> {
+        let log = File::options().create(true).append(true).open(&self.log);
+        let log = log.with_context(|| format!("cannot write {}", self.log.display()))?;
+        let program = std::env::current_exe().context("cannot find this program again")?;
+        let passed_on: BTreeMap<_, _> = PASSED_ON
+            .iter()
+            .filter_map(|name| Some((*name, std::env::var_os(name)?)))
+            .collect();
+        let mut command = Command::new(program);
+        command
+            .args(pieces::arguments(self.name))
+            .env_clear()
+            .env("RUST_LOG", "warn")
+            .env("LOG_FORMAT", "human")
+            .envs(passed_on)
+            .envs(&self.settings)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().context("cannot share the log")?)
+            .stderr(log)
+            // Away from the terminal's signals. And should we die while it is stopped: a group without a parent that has
+            // stopped members is sent SIGHUP and SIGCONT by the kernel.
+            .process_group(0)
+            .kill_on_drop(true);
+        if let Some(crash_at) = crash_at {
+            command.env(CRASH_AT, crash_at);
+        }
+        let mut process = command
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.name.word()))?;
+        let pid = process
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(Pid::from_raw);
+        let tie = process.stdin.take();
+        Ok(Child {
+            process,
+            pid,
+            _tie: tie,
+        })
+    }
+}
+
+impl Child {
+    /// Waits for its end.
+    pub(super) async fn ended(&mut self) -> anyhow::Result<Death> {
+        let status = self.process.wait().await.context("cannot wait for a child")?;
+        Ok(if status.signal() == Some(Signal::KILL.as_raw()) {
+            Death::Killed
+        } else {
+            Death::Other(status)
+        })
+    }
+
+    /// Waits for its end for so long. None: it lives.
+    pub(super) async fn ended_within(&mut self, limit: Duration) -> anyhow::Result<Option<Death>> {
+        timeout(limit, self.ended()).await.ok().transpose()
+    }
+
+    /// Kills it and waits until it is gone.
+    pub(super) async fn kill(&mut self) -> anyhow::Result<Death> {
+        self.process.start_kill().context("cannot kill a child")?;
+        match self.ended_within(REAP).await? {
+            Some(death) => Ok(death),
+            None => bail!("a child is still there {} s after SIGKILL", REAP.as_secs()),
+        }
+    }
+
+    /// Stops it where it is.
+    pub(super) fn stop(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    pub(super) fn go_on(&self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = self.pid.context("a child had no process id")?;
+        // Until it is waited for, its id is nobody else's.
+        kill_process(pid, signal).context("cannot signal a child")
+    }
+}

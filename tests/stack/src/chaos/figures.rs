@@ -1,0 +1,272 @@
+//! What a run came to, kept between parts.
+
+use std::{collections::BTreeMap, fs, io::ErrorKind, path::Path};
+
+use anyhow::{Context as _, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::{arguments::What, check::Verdict};
+
+/// The file in the state folder.
+const FILE: &str = "progress.json";
+
+/// Figures that add up over parts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Figures {
+    /// Rounds that are done.
+    pub(super) rounds: u64,
+    /// Processes that died.
+    pub(super) kills: u64,
+    /// Of them the edge.
+    pub(super) edge_kills: u64,
+    /// Times that everything died together with PostgreSQL.
+    pub(super) all_kills: u64,
+    /// Crash points: how often each was hit.
+    pub(super) hits: BTreeMap<String, u64>,
+    /// Crash points: how often one was armed and given up.
+    pub(super) misses: BTreeMap<String, u64>,
+    /// PostgreSQL's stops.
+    pub(super) stops: u64,
+    /// From its return to the first call placed and dialled after it, in milliseconds.
+    pub(super) recoveries_ms: Vec<u64>,
+    /// Replicas that were stopped and went on.
+    pub(super) zombies: u64,
+    /// Of them in the middle of a dial.
+    pub(super) zombies_in_dial: u64,
+    /// From the last call of a batch being placed to the end of all, in milliseconds.
+    pub(super) settled_ms: Vec<u64>,
+    /// Outbound rows.
+    pub(super) calls: u64,
+    /// Dials in the ledger.
+    pub(super) dials: u64,
+    /// See [`Verdict`].
+    pub(super) double_dials: u64,
+    /// See [`Verdict`].
+    pub(super) lost_calls: u64,
+    /// See [`Verdict`].
+    pub(super) stuck_slots: u64,
+    /// See [`Verdict`].
+    pub(super) untold_dials: u64,
+    /// See [`Verdict`].
+    pub(super) violations: u64,
+    /// How long it took.
+    pub(super) seconds: f64,
+}
+
+impl Figures {
+    /// Adds another part's.
+    pub(super) fn add(&mut self, other: Self) {
+        let both = |of: &mut BTreeMap<String, u64>, more: BTreeMap<String, u64>| {
+            for (name, count) in more {
+                *of.entry(name).or_default() += count;
+            }
+        };
+        both(&mut self.hits, other.hits);
+        both(&mut self.misses, other.misses);
+        self.recoveries_ms.extend(other.recoveries_ms);
+        self.settled_ms.extend(other.settled_ms);
+        self.seconds += other.seconds;
+        for (mine, theirs) in [
+            (&mut self.rounds, other.rounds),
+            (&mut self.kills, other.kills),
+            (&mut self.edge_kills, other.edge_kills),
+            (&mut self.all_kills, other.all_kills),
+            (&mut self.stops, other.stops),
+            (&mut self.zombies, other.zombies),
+            (&mut self.zombies_in_dial, other.zombies_in_dial),
+            (&mut self.calls, other.calls),
+            (&mut self.dials, other.dials),
+            (&mut self.double_dials, other.double_dials),
+            (&mut self.lost_calls, other.lost_calls),
+            (&mut self.stuck_slots, other.stuck_slots),
+            (&mut self.untold_dials, other.untold_dials),
+            (&mut self.violations, other.violations),
+        ] {
+            *mine += theirs;
+        }
+    }
+
+    /// Takes over what the checks found.
+    pub(super) fn judge(&mut self, verdict: &Verdict) {
+        self.double_dials = verdict.double_dials;
+        self.lost_calls = verdict.lost_calls;
+        self.stuck_slots = verdict.stuck_slots;
+        self.untold_dials = verdict.untold_dials;
+        self.violations = u64::try_from(verdict.violations.len()).unwrap_or(u64::MAX);
+    }
+
+    /// Whether all that must hold does.
+    pub(super) fn hold(&self) -> bool {
+        self.violations == 0 && self.double_dials == 0 && self.lost_calls == 0 && self.stuck_slots == 0
+    }
+
+    /// The last line of a run.
+    pub(super) fn line(&self, what: What, seed: u64) -> String {
+        let head = match what {
+            What::Kills => format!("kills={}", self.kills),
+            What::Postgres => format!(
+                "stops={} recovery_median_ms={} recovery_p99_ms={}",
+                self.stops,
+                quantile(&self.recoveries_ms, 50),
+                quantile(&self.recoveries_ms, 99)
+            ),
+            What::Callbacks => format!(
+                "rounds={} settled_median_ms={} settled_max_ms={}",
+                self.rounds,
+                quantile(&self.settled_ms, 50),
+                quantile(&self.settled_ms, 100)
+            ),
+            What::Zombie => format!("zombies={} in_dial={}", self.zombies, self.zombies_in_dial),
+        };
+        let points = match what {
+            What::Kills => format!(" crash_points_min={}", self.rarest()),
+            What::Postgres | What::Callbacks | What::Zombie => String::new(),
+        };
+        format!(
+            "{head} calls={} dials={} double_dials={} lost_calls={} stuck_slots={} violations={} untold_dials={}{points} \
+             seconds={:.0} seed={seed}",
+            self.calls,
+            self.dials,
+            self.double_dials,
+            self.lost_calls,
+            self.stuck_slots,
+            self.violations,
+            self.untold_dials,
+            self.seconds
+        )
+    }
+
+    /// How often the crash point was hit that was hit least.
+    fn rarest(&self) -> u64 {
+        let hits = |point: &&str| self.hits.get(*point).copied().unwrap_or(0);
+        call_service::crash::POINTS.iter().map(hits).min().unwrap_or(0)
+    }
+}
+
+/// The value below which so many percent are; 0 of nothing.
+fn quantile(values: &[u64], percent: usize) -> u64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    let at = (sorted.len() * percent).div_ceil(100).max(1) - 1;
+    sorted.get(at).or(sorted.last()).copied().unwrap_or(0)
+}
+
+/// What is kept between runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Progress {
+    /// The mode's word.
+    pub(super) what: String,
+    /// Of all parts.
+    pub(super) seed: u64,
+    /// Of all parts that are done.
+    pub(super) figures: Figures,
+}
+
+impl Progress {
+    /// Goes on at a round, with the figures so far.
+    pub(super) fn resume(folder: &Path, what: What, from: u64, seed: Option<u64>) -> anyhow::Result<Self> {
+        let path = folder.join(FILE);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                anyhow::bail!(
+                    "there is nothing to go on from: {} is missing; leave --from out",
+                    path.display()
+                )
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let progress: Self = serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?;
+        ensure!(
+            progress.what == what.word(),
+            "{} is of `cargo chaos {}`: choose another --state-dir",
+            path.display(),
+            progress.what
+        );
+        let done = progress.figures.rounds;
+        ensure!(
+            done == from,
+            "{done} rounds are done: go on with --from {done}, or leave --from out to begin anew"
+        );
+        ensure!(
+            seed.is_none_or(|seed| seed == progress.seed),
+            "the rounds so far have seed {}: leave --seed out",
+            progress.seed
+        );
+        Ok(progress)
+    }
+
+    /// Replaces the file in one step.
+    pub(super) fn keep(&self, folder: &Path) -> anyhow::Result<()> {
+        let (partial, path) = (folder.join(format!("{FILE}.partial")), folder.join(FILE));
+        let json = serde_json::to_vec_pretty(self)?;
+        let written = fs::write(&partial, json).and_then(|()| fs::rename(&partial, &path));
+        written.with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_values_that_were_seen() {
+        assert_eq!(quantile(&[], 50), 0);
+        assert_eq!(quantile(&[7], 99), 7);
+        let hundred: Vec<u64> = (1..=100).rev().collect();
+        assert_eq!(
+            [0, 50, 99, 100].map(|percent| quantile(&hundred, percent)),
+            [1, 50, 99, 100]
+        );
+    }
+
+    #[test]
+    fn a_run_goes_on_only_where_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let resume = |from, seed| Progress::resume(folder.path(), What::Kills, from, seed).map_err(|e| e.to_string());
+        assert!(resume(0, None).unwrap_err().contains("leave --from out"));
+        let mut figures = Figures {
+            rounds: 30,
+            kills: 31,
+            hits: [("posting".to_owned(), 2)].into(),
+            ..Figures::default()
+        };
+        figures.add(figures.clone());
+        let kept = Progress {
+            what: "kills".to_owned(),
+            seed: 5,
+            figures,
+        };
+        kept.keep(folder.path()).unwrap();
+        assert_eq!(resume(60, None).unwrap(), kept);
+        assert_eq!((kept.figures.kills, kept.figures.hits["posting"]), (62, 4));
+        assert!(resume(30, None).unwrap_err().contains("--from 60"));
+        assert!(resume(60, Some(6)).unwrap_err().contains("seed 5"));
+        let other = Progress::resume(folder.path(), What::Zombie, 60, None).unwrap_err();
+        assert!(other.to_string().contains("cargo chaos kills"));
+    }
+
+    #[test]
+    fn the_line_names_what_must_be_nothing_and_the_rarest_point() {
+        let mut figures = Figures {
+            kills: 3,
+            recoveries_ms: vec![5, 9, 7],
+            ..Figures::default()
+        };
+        let line = figures.line(What::Kills, 9);
+        assert!(line.starts_with("kills=3 ") && line.ends_with("seed=9"), "{line}");
+        assert!(line.contains("double_dials=0 lost_calls=0 stuck_slots=0") && line.contains("crash_points_min=0"));
+        assert!(
+            figures
+                .line(What::Postgres, 9)
+                .contains("recovery_median_ms=7 recovery_p99_ms=9")
+        );
+        assert!(figures.hold());
+        figures.judge(&Verdict {
+            lost_calls: 1,
+            ..Verdict::default()
+        });
+        assert!(!figures.hold());
+    }
+}

@@ -1,0 +1,219 @@
+//! One part of a run: a system of its own, broken for some rounds, settled, and checked in full.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use tokio::time::sleep;
+
+use super::{
+    arguments::What,
+    check::{self, Evidence, Verdict, Violation},
+    child::Child,
+    figures::Figures,
+    kills,
+    load::{Load, Told},
+    pulse::Pulse,
+    records,
+    screen::Screen,
+    system::System,
+};
+use crate::postgres::Postgres;
+
+/// After the load has ended, everything must have settled within this: a question to Exotel that died with its replica is
+/// asked again after a minute, by another.
+const SETTLE: Duration = Duration::from_secs(90);
+/// Clients of a system that is whole get their answer in seconds.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Once all is terminal, a dial that must not be has this long to show.
+const QUIET: Duration = Duration::from_millis(1_500);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+/// Violations whose timelines are written; after so many the pattern is clear.
+const TOLD_IN_FULL: usize = 50;
+/// What a run left in the state folder goes when the next one begins.
+const FOLDER: &str = "part";
+
+/// Which rounds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    /// What is broken.
+    pub(super) what: What,
+    /// Of the whole run.
+    pub(super) seed: u64,
+    /// The first round's number.
+    pub(super) first: u64,
+    /// How many.
+    pub(super) rounds: u64,
+}
+
+/// What the rounds of every mode get.
+pub(super) struct Stage<'a> {
+    /// Which rounds.
+    pub(super) part: Part,
+    /// What is broken.
+    pub(super) system: &'a System,
+    /// How its database stands.
+    pub(super) pulse: &'a Pulse,
+    /// Where progress goes.
+    pub(super) screen: &'a Screen,
+}
+
+impl Part {
+    /// Runs it.
+    pub(super) async fn run(self, state: &Path, postgres: &Arc<Postgres>, screen: &Screen) -> anyhow::Result<Figures> {
+        let begun = Instant::now();
+        let folder = prepare(state)?;
+        let (system, children) = System::start(&folder, postgres, self.replicas(), self.seed).await?;
+        let pulse = Pulse::start(&system);
+        let stage = Stage {
+            part: self,
+            system: &system,
+            pulse: &pulse,
+            screen,
+        };
+        let load = Load::start(&system, &pulse, self.seed, self.first);
+        let (mut figures, children) = match self.what {
+            What::Kills => kills::run(&stage, children).await?,
+            What::Postgres | What::Callbacks | What::Zombie => anyhow::bail!("not yet"),
+        };
+        screen.show(self.first + self.rounds, "clients finish");
+        let told = load.finish(ANSWER).await;
+        settle(&stage).await?;
+        let verdict = judge(system, children, told, &mut figures).await?;
+        figures.rounds = self.rounds;
+        figures.seconds = begun.elapsed().as_secs_f64();
+        for violation in verdict.violations.iter().take(TOLD_IN_FULL) {
+            screen.line(&format!("VIOLATION {violation}"));
+        }
+        if !verdict.violations.is_empty() {
+            screen.line(&format!("see {}", folder.join("violations.txt").display()));
+        }
+        Ok(figures)
+    }
+
+    fn replicas(self) -> usize {
+        match self.what {
+            What::Kills | What::Postgres | What::Callbacks => 2,
+            // One of them is always awake.
+            What::Zombie => 3,
+        }
+    }
+}
+
+/// An empty folder for the part.
+fn prepare(state: &Path) -> anyhow::Result<PathBuf> {
+    let folder = state.join(FOLDER);
+    match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => fs::create_dir_all(&folder),
+    }
+    .with_context(|| {
+        format!(
+            "cannot use {}; choose another folder with --state-dir",
+            folder.display()
+        )
+    })?;
+    Ok(folder)
+}
+
+/// Waits until no call is open here or at the simulator, and stays so; or until the settle time is over: the checks say what
+/// was not.
+async fn settle(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let client = stage.system.connect().await?;
+    let statement = "SELECT count(*) FROM calls WHERE state IN ('queued', 'dialing', 'unconfirmed', 'placed', 'ringing', \
+                     'in_progress')";
+    let begun = Instant::now();
+    let mut quiet_since = None;
+    while begun.elapsed() < SETTLE {
+        let open: i64 = client
+            .query_one(statement, &[])
+            .await
+            .context("cannot count calls")?
+            .get(0);
+        let live = stage
+            .system
+            .control
+            .calls()
+            .iter()
+            .filter(|call| !call.has_ended())
+            .count();
+        if open == 0 && live == 0 {
+            if quiet_since.get_or_insert_with(Instant::now).elapsed() > QUIET {
+                return Ok(());
+            }
+        } else {
+            quiet_since = None;
+        }
+        let done = stage.part.first + stage.part.rounds;
+        stage
+            .screen
+            .show(done, &format!("settling: {open} calls open, {live} at Exotel"));
+        sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// Ends the system, reads what it left, and checks it.
+async fn judge(system: System, children: Vec<Child>, told: Told, figures: &mut Figures) -> anyhow::Result<Verdict> {
+    let folder = system.folder.clone();
+    let limits = system
+        .members
+        .iter()
+        .map(|member| (member.registered.account_sid.clone(), member.limits))
+        .collect();
+    let client = system.connect().await?;
+    system.end(children).await?;
+    let journal = records::journal(&folder.join("events.jsonl"))?;
+    let evidence = Evidence {
+        accepted: told.accepted,
+        unanswered: told.unanswered,
+        refused: told.refused,
+        rows: records::rows(&client).await?,
+        dials: records::dials(&folder.join("ledger.jsonl"))?,
+        ends: journal.ends,
+        connects: journal.connects,
+        limits,
+    };
+    let verdict = check::check(&evidence);
+    figures.calls = u64::try_from(evidence.rows.len())?;
+    figures.dials = u64::try_from(evidence.dials.len())?;
+    figures.judge(&verdict);
+    let mut text = String::new();
+    for violation in verdict.violations.iter().take(TOLD_IN_FULL) {
+        text += &describe(violation, &evidence, &client).await?;
+    }
+    if !text.is_empty() {
+        fs::write(folder.join("violations.txt"), text).context("cannot write violations.txt")?;
+    }
+    Ok(verdict)
+}
+
+/// A violation with the dials and the timeline of its call.
+async fn describe(
+    violation: &Violation,
+    evidence: &Evidence,
+    client: &tokio_postgres::Client,
+) -> anyhow::Result<String> {
+    let mut text = format!("{violation}\n");
+    if let Some(call) = violation.call() {
+        let of_call = |field: &Option<String>| field.as_deref().is_some_and(|field| field.starts_with(call));
+        for dial in evidence.dials.iter().filter(|dial| of_call(&dial.custom_field)) {
+            let end = evidence
+                .ends
+                .get(&dial.call_sid)
+                .map_or("never".to_owned(), ToString::to_string);
+            text += &format!("  dial {} at {}, ended {end}\n", dial.call_sid, dial.time);
+        }
+        for line in records::timeline(client, call).await? {
+            text += &format!("  {line}\n");
+        }
+    }
+    text.push('\n');
+    Ok(text)
+}
