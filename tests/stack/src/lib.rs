@@ -5,6 +5,7 @@ pub mod chaos;
 pub mod client;
 pub mod dev;
 pub mod keys;
+pub mod load;
 mod piece;
 mod poll;
 mod port;

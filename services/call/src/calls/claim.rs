@@ -25,9 +25,8 @@ use crate::{
     db::{DbError, Retries},
     error::Error,
     store::{
-        accounts,
         calls::{self, Call},
-        phones,
+        phones::{self, Named},
         queue::{self, Wants},
         rates,
     },
@@ -101,16 +100,13 @@ async fn look(
     permit: OwnedSemaphorePermit,
 ) -> Result<Look, Error> {
     let now = calls::database_now(conn).await?;
-    let phone = match call.phone_id() {
-        Some(id) => phones::find(conn, id).await?,
+    let found = match call.phone_id() {
+        Some(id) => phones::with_account(conn, Named::Id(id)).await?,
         None => None,
     };
-    let Some(phone) = phone else {
+    let Some((phone, account)) = found else {
         return Ok(Look::GiveUp("phone_gone"));
     };
-    let account = accounts::find(conn, AccountId(phone.account_id))
-        .await?
-        .ok_or_else(|| Error::internal("a phone without its account"))?;
     if let Some(hours) = hours::of(&account, call.calling_hours_override.as_deref())? {
         let open = hours.next_open(now);
         if open > now {
@@ -219,7 +215,7 @@ async fn claim(app: &Arc<App>, call: &Call, ready: Ready) -> Result<Claimed, Err
 async fn decide(conn: &mut AsyncPgConnection, app: &App, call: &Call, ready: &Ready) -> Result<Decided, Error> {
     let account = ready.plan.account;
     // Whoever has the lock is at this account's queue: there is nothing to wait for.
-    let Some(pace) = rates::lock(conn, account, rates::Kind::Dial, false).await? else {
+    let Some(pace) = rates::lock_if_free(conn, account, rates::Kind::Dial).await? else {
         return Ok(Decided::NotBefore(Duration::ZERO));
     };
     let pause = rates::Kind::Dial.pause(ready.calls_per_minute);

@@ -91,7 +91,7 @@ pub struct Order {
 /// Looks up what a dial needs, before anything is committed: the mode, the flow, the credentials. The permit bounds the
 /// dials of this process.
 pub async fn credentials(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     app: &App,
     account: &Account,
     phone: &Phone,

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use callbridge_proto::id::{AccountId, AgentId, CallId};
+use callbridge_proto::id::{AgentId, CallId};
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use exotel::PhoneNumber;
+use futures_util::future::{join, join3};
 use runtime::telemetry;
 use tracing::{Instrument as _, info_span};
 
@@ -19,14 +20,14 @@ use super::{
 use crate::{
     app::App,
     crash,
-    db::Retries,
+    db::{DbError, Retries},
     error::Error,
     store::{
-        accounts::{self, Account},
-        agents,
+        accounts::Account,
+        agents::{self, Version},
         calls::{self, Call, NewCall},
         events::{self, NewEvent},
-        phones::{self, Phone},
+        phones::{self, Named, Phone},
         queue::{self, Wants},
         rates,
     },
@@ -47,15 +48,27 @@ pub struct Placed {
 /// was used for another request.
 pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Placed, Error> {
     let canonical = request.canonical()?;
-    let mut conn = app.db.conn().await?;
-    if let Some(call) = calls::by_key(&mut conn, caller, &request.key).await? {
+    let conn = app.db.conn().await?;
+    // Sent together: what a repeat finds, and what a new call needs.
+    let (earlier, now, phone) = join3(
+        calls::by_key(&conn, caller, &request.key),
+        calls::database_now(&conn),
+        phone(&conn, app, request),
+    )
+    .await;
+    if let Some(call) = earlier? {
         return repeat(app, call, &canonical);
     }
-    let now = calls::database_now(&mut conn).await?;
+    let (now, (phone, account)) = (now?, phone?);
     request.check_times(now)?;
-    let context = look_up(&mut conn, app, request).await?;
-    let (credentials, app_id) = dial::credentials(&mut conn, app, &context.account, &context.phone).await?;
+    let (agent, dial) = join(
+        agent(&conn, request, &phone),
+        dial::credentials(&conn, app, &account, &phone),
+    )
+    .await;
     drop(conn);
+    let context = Context::new(account, phone, agent?)?;
+    let (credentials, app_id) = dial?;
     let id = CallId(app.clock.new_uuid());
     let mut held = held_by_time(request, &context.account, now)?;
     if held.is_none()
@@ -202,6 +215,7 @@ async fn commit(app: Arc<App>, draft: Draft, plan: Option<Plan>, held: Option<He
             .await;
         drop(conn);
         match inserted {
+            Err(Error::Db(DbError::Query(diesel::result::Error::RollbackTransaction))) => return Ok(None),
             Err(error) if retries.again(&error).await => {}
             result => break (begun, result),
         }
@@ -254,13 +268,13 @@ async fn unknown_commit(
     }
 }
 
-/// Finds the phone, its account and the agent. The caller is told which field names something that is not there.
-async fn look_up(conn: &mut AsyncPgConnection, app: &App, request: &Request) -> Result<Context, Error> {
-    let (phone, field) = match &request.from {
-        From::Phone(id) => (phones::find(conn, *id).await?, "phone_id"),
-        From::CallerId(number) => (phones::by_number(conn, number.expose()).await?, "caller_id"),
+/// Finds the phone and its account. The caller is told which field names something that is not there.
+async fn phone(conn: &AsyncPgConnection, app: &App, request: &Request) -> Result<(Phone, Account), Error> {
+    let (named, field) = match &request.from {
+        From::Phone(id) => (Named::Id(*id), "phone_id"),
+        From::CallerId(number) => (Named::Number(number.expose()), "caller_id"),
         From::Default => match app.config.default_caller_id() {
-            Some(number) => (phones::by_number(conn, number.expose()).await?, "phone_id"),
+            Some(number) => (Named::Number(number.expose()), "phone_id"),
             None => {
                 return Err(Error::invalid(
                     "phone_id",
@@ -269,36 +283,42 @@ async fn look_up(conn: &mut AsyncPgConnection, app: &App, request: &Request) -> 
             }
         },
     };
-    let phone = phone
-        .ok_or_else(|| Error::invalid(field, "there is no such phone: create it with PhoneService.CreatePhone"))?;
-    let account = accounts::find(conn, AccountId(phone.account_id))
+    phones::with_account(conn, named)
         .await?
-        .ok_or_else(|| Error::internal("a phone without its account"))?;
-    let agent = match (request.agent, phone.agent_id) {
+        .ok_or_else(|| Error::invalid(field, "there is no such phone: create it with PhoneService.CreatePhone"))
+}
+
+/// Finds the agent that talks.
+async fn agent(conn: &AsyncPgConnection, request: &Request, phone: &Phone) -> Result<Version, Error> {
+    match (request.agent, phone.agent_id) {
         (Some(id), _) => agents::current(conn, id).await?.ok_or_else(|| {
             Error::invalid(
                 "agent_id",
                 "there is no such agent: create it with AgentService.CreateAgent",
             )
-        })?,
+        }),
         (None, Some(id)) => agents::current(conn, AgentId(id))
             .await?
-            .ok_or_else(|| Error::internal("a phone's agent is gone"))?,
-        (None, None) => {
-            return Err(Error::precondition(
-                "NO_AGENT",
-                "neither the request nor the phone names an agent: set agent_id",
-            ));
-        }
-    };
-    let number = PhoneNumber::parse(&phone.number).map_err(|_| Error::internal("a stored number cannot be read"))?;
-    Ok(Context {
-        account,
-        phone,
-        number,
-        agent_id: AgentId(agent.agent_id),
-        agent_version: agent.version,
-    })
+            .ok_or_else(|| Error::internal("a phone's agent is gone")),
+        (None, None) => Err(Error::precondition(
+            "NO_AGENT",
+            "neither the request nor the phone names an agent: set agent_id",
+        )),
+    }
+}
+
+impl Context {
+    fn new(account: Account, phone: Phone, agent: Version) -> Result<Self, Error> {
+        let number =
+            PhoneNumber::parse(&phone.number).map_err(|_| Error::internal("a stored number cannot be read"))?;
+        Ok(Self {
+            account,
+            phone,
+            number,
+            agent_id: AgentId(agent.agent_id),
+            agent_version: agent.version,
+        })
+    }
 }
 
 /// Until when a call waits whatever the room, and why. None: it may be dialled now.
@@ -346,15 +366,26 @@ async fn insert(
         }
     }
     let row = new_row(draft, held)?;
-    let Some(call) = calls::insert_placed(conn, &row).await? else {
-        return Ok(None);
-    };
-    append_first_events(conn, &call, held).await?;
-    let dial = match (plan, next_turn) {
-        (Some(plan), Some(next_turn)) => {
-            rates::set(conn, draft.context.account.id(), rates::Kind::Dial, next_turn).await?;
-            Some(plan.request(conn, app, draft.now).await?)
+    let events = first_events(draft.id, held);
+    let set_turn = async {
+        match next_turn {
+            Some(next_turn) => rates::set(conn, draft.context.account.id(), rates::Kind::Dial, next_turn).await,
+            None => Ok(0),
         }
+    };
+    let (call, appended, turn) = join3(
+        calls::insert_placed(conn, &row),
+        events::append(conn, &events),
+        set_turn,
+    )
+    .await;
+    let Some(call) = call? else {
+        // With the events that were sent beside it.
+        return Err(diesel::result::Error::RollbackTransaction.into());
+    };
+    (appended?, turn?);
+    let dial = match (plan, next_turn) {
+        (Some(plan), Some(_)) => Some(plan.request(conn, app, draft.now).await?),
         _ => None,
     };
     crash::point(crash::PLACE_BEFORE_COMMIT);
@@ -364,7 +395,7 @@ async fn insert(
 /// Locks the account's pace and decides whether the call may be dialled now.
 async fn judge(conn: &mut AsyncPgConnection, draft: &Draft) -> Result<Verdict, Error> {
     let Context { account, phone, .. } = &draft.context;
-    let pace = rates::lock(conn, account.id(), rates::Kind::Dial, true)
+    let pace = rates::lock(conn, account.id(), rates::Kind::Dial)
         .await?
         .ok_or_else(|| Error::internal("an account without its rates"))?;
     let caps = caps(account, phone);
@@ -453,9 +484,9 @@ fn new_row(draft: &Draft, held: Option<Held>) -> Result<NewCall, Error> {
     })
 }
 
-async fn append_first_events(conn: &mut AsyncPgConnection, call: &Call, held: Option<Held>) -> Result<(), Error> {
+fn first_events(id: CallId, held: Option<Held>) -> Vec<NewEvent> {
     let event = |version, kind: &str, state, source: &str, data| NewEvent {
-        call_id: call.id,
+        call_id: id.0,
         version,
         kind: kind.to_owned(),
         state,
@@ -474,6 +505,5 @@ async fn append_first_events(conn: &mut AsyncPgConnection, call: &Call, held: Op
         let data = serde_json::json!({ "attempt": "1" });
         first.push(event(2, "dialing", State::Dialing, "dialer", data));
     }
-    events::append(conn, &first).await?;
-    Ok(())
+    first
 }

@@ -4,6 +4,7 @@ use callbridge_proto::id::CallId;
 use chrono::{DateTime, Utc};
 use diesel::result::{Error as DieselError, QueryResult};
 use diesel_async::AsyncPgConnection;
+use futures_util::future::join;
 use serde_json::{Map, Value};
 
 use super::{
@@ -126,10 +127,6 @@ pub async fn record_locked(
         change.waiting_reason = Some(None);
         change.waiting_for = Some(None);
     }
-    // The row is locked, so a miss cannot be a race: somebody wrote around this module.
-    let after = calls::update(conn, &before, &computed, &change)
-        .await?
-        .ok_or(DieselError::RollbackTransaction)?;
     let mut data = note.data;
     // Also where only the reason changes: who left first can be known after the call's end is.
     if let Some(ending) = facts
@@ -155,7 +152,14 @@ pub async fn record_locked(
         source: note.source.to_owned(),
         data: Value::Object(data),
     };
-    events::append(conn, &[event]).await?;
+    let (after, appended) = join(
+        calls::update(conn, &before, &computed, &change),
+        events::append(conn, std::slice::from_ref(&event)),
+    )
+    .await;
+    // The row is locked, so a miss cannot be a race: somebody wrote around this module.
+    let after = after?.ok_or(DieselError::RollbackTransaction)?;
+    appended?;
     Ok((after, true))
 }
 

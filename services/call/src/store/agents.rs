@@ -54,7 +54,7 @@ impl Version {
 }
 
 /// Finds an agent with its current version.
-pub async fn find(conn: &mut AsyncPgConnection, id: AgentId) -> QueryResult<Option<(Agent, Version)>> {
+pub async fn find(mut conn: &AsyncPgConnection, id: AgentId) -> QueryResult<Option<(Agent, Version)>> {
     agents::table
         .inner_join(
             agent_versions::table.on(agent_versions::agent_id
@@ -63,13 +63,13 @@ pub async fn find(conn: &mut AsyncPgConnection, id: AgentId) -> QueryResult<Opti
         )
         .filter(agents::id.eq(id.0))
         .select((Agent::as_select(), Version::as_select()))
-        .first(conn)
+        .first(&mut conn)
         .await
         .optional()
 }
 
 /// Finds an agent's current version.
-pub async fn current(conn: &mut AsyncPgConnection, id: AgentId) -> QueryResult<Option<Version>> {
+pub async fn current(conn: &AsyncPgConnection, id: AgentId) -> QueryResult<Option<Version>> {
     Ok(find(conn, id).await?.map(|(_, version)| version))
 }
 

@@ -6,9 +6,10 @@ use callbridge_proto::id::{AgentId, CallId, PhoneId};
 use chrono::{DateTime, Utc};
 use diesel::{
     AsChangeset, ExpressionMethods as _, Insertable, OptionalExtension as _, QueryDsl as _, QueryResult, Queryable,
-    Selectable, SelectableHelper as _,
+    Selectable, SelectableHelper as _, declare_sql_function,
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use futures_util::future::join;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -209,32 +210,32 @@ pub async fn find(conn: &mut AsyncPgConnection, id: CallId) -> QueryResult<Optio
 }
 
 /// The row, locked until the transaction ends, and the database's time.
-pub async fn lock(conn: &mut AsyncPgConnection, id: CallId) -> QueryResult<Option<(Call, DateTime<Utc>)>> {
-    let call = calls::table
-        .find(id.0)
-        .select(Call::as_select())
-        .for_update()
-        .first(conn)
-        .await
-        .optional()?;
-    let Some(call) = call else { return Ok(None) };
-    Ok(Some((call, database_now(conn).await?)))
+pub async fn lock(mut conn: &AsyncPgConnection, id: CallId) -> QueryResult<Option<(Call, DateTime<Utc>)>> {
+    let row = calls::table.find(id.0).select(Call::as_select()).for_update();
+    // Sent together, and answered one after the other: the time is that after the wait for the lock.
+    let (call, now) = join(row.first(&mut conn), database_now(conn)).await;
+    let Some(call) = call.optional()? else { return Ok(None) };
+    Ok(Some((call, now?)))
 }
 
 /// The database's time: the only clock that decides between replicas.
-pub async fn database_now(conn: &mut AsyncPgConnection) -> QueryResult<DateTime<Utc>> {
-    diesel::select(diesel::dsl::sql::<diesel::sql_types::Timestamptz>("clock_timestamp()"))
-        .get_result(conn)
-        .await
+pub async fn database_now(mut conn: &AsyncPgConnection) -> QueryResult<DateTime<Utc>> {
+    diesel::select(clock_timestamp()).get_result(&mut conn).await
+}
+
+#[declare_sql_function]
+extern "SQL" {
+    /// The time now, also within a transaction.
+    fn clock_timestamp() -> Timestamptz;
 }
 
 /// The call that a caller made with a key.
-pub async fn by_key(conn: &mut AsyncPgConnection, caller: &str, key: &str) -> QueryResult<Option<Call>> {
+pub async fn by_key(mut conn: &AsyncPgConnection, caller: &str, key: &str) -> QueryResult<Option<Call>> {
     calls::table
         .filter(calls::caller.eq(caller))
         .filter(calls::idempotency_key.eq(key))
         .select(Call::as_select())
-        .first(conn)
+        .first(&mut conn)
         .await
         .optional()
 }
@@ -251,13 +252,13 @@ pub async fn by_sid(conn: &mut AsyncPgConnection, account: Uuid, sid: &str) -> Q
 }
 
 /// Inserts a call that somebody placed. None: the idempotency key is taken.
-pub async fn insert_placed(conn: &mut AsyncPgConnection, call: &NewCall) -> QueryResult<Option<Call>> {
+pub async fn insert_placed(mut conn: &AsyncPgConnection, call: &NewCall) -> QueryResult<Option<Call>> {
     diesel::insert_into(calls::table)
         .values(call)
         .on_conflict((calls::caller, calls::idempotency_key))
         .do_nothing()
         .returning(Call::as_returning())
-        .get_result(conn)
+        .get_result(&mut conn)
         .await
         .optional()
 }
@@ -276,7 +277,7 @@ pub async fn insert_arrived(conn: &mut AsyncPgConnection, call: &NewCall) -> Que
 
 /// Writes a decision, guarded by what it was made from, and returns the row after it. None: the row has moved on.
 pub async fn update(
-    conn: &mut AsyncPgConnection,
+    mut conn: &AsyncPgConnection,
     before: &Call,
     computed: &Computed,
     change: &Change,
@@ -288,7 +289,7 @@ pub async fn update(
     diesel::update(guard)
         .set((computed, change))
         .returning(Call::as_returning())
-        .get_result(conn)
+        .get_result(&mut conn)
         .await
         .optional()
 }

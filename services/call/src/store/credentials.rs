@@ -44,11 +44,11 @@ pub struct Canary {
 }
 
 /// The sets of an account and of one of its phones, as far as they are there.
-pub async fn of(conn: &mut AsyncPgConnection, account: Uuid, phone: Option<Uuid>) -> QueryResult<Vec<Sealed>> {
+pub async fn of(mut conn: &AsyncPgConnection, account: Uuid, phone: Option<Uuid>) -> QueryResult<Vec<Sealed>> {
     Sealed::query()
         .filter(credentials::account_id.eq(account))
         .or_filter(credentials::phone_id.eq(phone))
-        .load(conn)
+        .load(&mut conn)
         .await
 }
 

@@ -61,10 +61,10 @@ pub struct NewEvent {
 }
 
 /// Appends events.
-pub async fn append(conn: &mut AsyncPgConnection, events: &[NewEvent]) -> QueryResult<usize> {
+pub async fn append(mut conn: &AsyncPgConnection, events: &[NewEvent]) -> QueryResult<usize> {
     diesel::insert_into(call_events::table)
         .values(events)
-        .execute(conn)
+        .execute(&mut conn)
         .await
 }
 

@@ -8,6 +8,7 @@ pub mod credentials;
 pub mod due;
 pub mod enums;
 pub mod events;
+mod fixed;
 pub mod greetings;
 pub mod inbox;
 pub mod phones;

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
+    accounts::Account,
     enums::{pg_enum, sql},
-    schema::{credentials, phones},
+    schema::{accounts, credentials, phones},
 };
 
 pg_enum! {
@@ -145,6 +146,27 @@ impl Default for Settings {
 /// Finds a phone.
 pub async fn find(conn: &mut AsyncPgConnection, id: PhoneId) -> QueryResult<Option<Phone>> {
     Phone::query().filter(phones::id.eq(id.0)).first(conn).await.optional()
+}
+
+/// Names a phone.
+#[derive(Debug, Clone, Copy)]
+pub enum Named<'a> {
+    /// By its id.
+    Id(PhoneId),
+    /// By its number in E.164.
+    Number(&'a str),
+}
+
+/// Finds a phone and its account.
+pub async fn with_account(mut conn: &AsyncPgConnection, phone: Named<'_>) -> QueryResult<Option<(Phone, Account)>> {
+    let both = phones::table
+        .inner_join(accounts::table)
+        .select((Phone::as_select(), Account::as_select()));
+    match phone {
+        Named::Id(id) => both.filter(phones::id.eq(id.0)).first(&mut conn).await,
+        Named::Number(number) => both.filter(phones::number.eq(number)).first(&mut conn).await,
+    }
+    .optional()
 }
 
 /// Finds a phone by its number in E.164.

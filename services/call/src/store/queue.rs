@@ -1,6 +1,8 @@
 //! The queue of outbound calls, and who holds the slots. A slot is a row in an active state; nothing is counted twice and
 //! nothing can leak.
 
+use std::marker::PhantomData;
+
 use callbridge_proto::id::{AccountId, CallId, PhoneId};
 use diesel::{
     OptionalExtension as _, QueryResult, QueryableByName, sql_query,
@@ -9,6 +11,7 @@ use diesel::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid as RawUuid;
 
+use super::fixed::fixed;
 use crate::calls::capacity::{Caps, Rival, Standing};
 
 /// The states that hold a slot, as the indexes of the migrations spell them.
@@ -18,18 +21,18 @@ macro_rules! active {
     };
 }
 
-/// A call that waits only for its turn: due, its phone has a slot, and its number is on no call that it waits for. `$1` is the
-/// account, `$2` the lowest priority.
+/// A call that waits only for its turn: due, its phone has a slot, and its number is on no call that it waits for. `wants` has
+/// the account, and the lowest priority as `behind`.
 macro_rules! claimable {
     () => {
         concat!(
-            "FROM calls c
-            WHERE c.state = 'queued' AND c.account_id = $1 AND c.priority >= $2
+            "FROM wants w JOIN calls c ON c.account_id = w.account
+            WHERE c.state = 'queued' AND c.priority >= w.behind
               AND c.due_at <= clock_timestamp() AND c.expire_at > clock_timestamp()
               AND c.phone_id NOT IN (
                 SELECT p.id FROM phones p
-                WHERE p.account_id = $1 AND p.max_concurrent_calls > 0 AND p.max_concurrent_calls <= (
-                    SELECT count(*) FROM calls a WHERE a.account_id = $1 AND a.phone_id = p.id AND a.",
+                WHERE p.account_id = w.account AND p.max_concurrent_calls > 0 AND p.max_concurrent_calls <= (
+                    SELECT count(*) FROM calls a WHERE a.account_id = p.account_id AND a.phone_id = p.id AND a.",
             active!(),
             "))
               AND NOT EXISTS (
@@ -72,35 +75,53 @@ struct Row {
     ahead: bool,
 }
 
+fixed! {
+    GetStanding {
+        account: RawUuid as Uuid,
+        behind: i32 as Int4,
+        phone: RawUuid as Uuid,
+        customer: &'a str as Text,
+        of_account: bool as Bool,
+        of_phone: bool as Bool,
+        in_order: bool as Bool,
+    },
+    "WITH wants (account, behind, phone, customer, of_account, of_phone, in_order) AS (VALUES (",
+    concat!(
+        ")), used AS (
+            SELECT count(*) AS account, count(*) FILTER (WHERE c.direction = 'inbound') AS inbound,
+                   count(*) FILTER (WHERE c.phone_id = w.phone) AS phone
+            FROM wants w JOIN calls c ON c.account_id = w.account AND (w.of_account OR (w.of_phone AND c.phone_id = w.phone))
+            WHERE c.",
+        active!(),
+        "), rival AS (
+            SELECT c.id, c.state IN ('dialing', 'unconfirmed') AND c.account_id = w.account AND c.phone_id = w.phone
+                AS unresolved
+            FROM wants w JOIN calls c ON c.customer = w.customer
+            WHERE c.",
+        active!(),
+        " ORDER BY unresolved DESC, c.id LIMIT 1
+        ) SELECT used.account, used.inbound, used.phone, rival.id AS rival, rival.unresolved,
+                 wants.in_order AND EXISTS (SELECT 1 ",
+        claimable!(),
+        ") AS ahead
+        FROM wants CROSS JOIN used LEFT JOIN rival ON true"
+    )
+}
+
 /// How things stand, in one snapshot. Call it in a statement of its own after the account's rate row is locked: only then does
 /// it see what whoever had the lock before has claimed.
 pub async fn standing(conn: &mut AsyncPgConnection, wants: &Wants<'_>) -> QueryResult<Standing> {
-    let row: Row = sql_query(concat!(
-        "WITH used AS (
-            SELECT count(*) AS account, count(*) FILTER (WHERE direction = 'inbound') AS inbound,
-                   count(*) FILTER (WHERE phone_id = $3) AS phone
-            FROM calls WHERE account_id = $1 AND ($5 OR ($6 AND phone_id = $3)) AND ",
-        active!(),
-        "), rival AS (
-            SELECT id, state IN ('dialing', 'unconfirmed') AND account_id = $1 AND phone_id = $3 AS unresolved
-            FROM calls WHERE customer = $4 AND ",
-        active!(),
-        " ORDER BY unresolved DESC, id LIMIT 1
-        ) SELECT used.account, used.inbound, used.phone, rival.id AS rival, rival.unresolved,
-                 $7 AND EXISTS (SELECT 1 ",
-        claimable!(),
-        ") AS ahead
-        FROM used LEFT JOIN rival ON true"
-    ))
-    .bind::<Uuid, _>(wants.account.0)
-    .bind::<Int4, _>(wants.behind.unwrap_or_default())
-    .bind::<Uuid, _>(wants.phone.0)
-    .bind::<Text, _>(wants.customer)
-    .bind::<Bool, _>(wants.caps.account > 0)
-    .bind::<Bool, _>(wants.caps.phone > 0)
-    .bind::<Bool, _>(wants.behind.is_some())
-    .get_result(conn)
-    .await?;
+    let query = GetStanding {
+        account: wants.account.0,
+        behind: wants.behind.unwrap_or_default(),
+        phone: wants.phone.0,
+        customer: wants.customer,
+        of_account: wants.caps.account > 0,
+        of_phone: wants.caps.phone > 0,
+        in_order: wants.behind.is_some(),
+        of: PhantomData,
+    };
+    let row: Row = query.get_result(conn).await?;
     Ok(Standing {
         account: row.account,
         inbound: row.inbound,
@@ -131,19 +152,21 @@ pub async fn accounts_due(conn: &mut AsyncPgConnection) -> QueryResult<Vec<Accou
     Ok(rows.into_iter().map(|row| AccountId(row.id)).collect())
 }
 
+fixed! {
+    GetNext { account: RawUuid as Uuid, behind: i32 as Int4 },
+    "WITH wants (account, behind) AS (VALUES (",
+    concat!(")) SELECT c.id ", claimable!(), " ORDER BY c.priority DESC, c.due_at, c.id LIMIT 1")
+}
+
 /// The call of an account whose turn is next. Nothing is locked, and the row is not read: it may be one that this program
 /// cannot read.
 pub async fn next(conn: &mut AsyncPgConnection, account: AccountId) -> QueryResult<Option<CallId>> {
-    let row: Option<Id> = sql_query(concat!(
-        "SELECT c.id ",
-        claimable!(),
-        " ORDER BY c.priority DESC, c.due_at, c.id LIMIT 1"
-    ))
-    .bind::<Uuid, _>(account.0)
-    .bind::<Int4, _>(i32::MIN)
-    .get_result(conn)
-    .await
-    .optional()?;
+    let query = GetNext {
+        account: account.0,
+        behind: i32::MIN,
+        of: PhantomData,
+    };
+    let row: Option<Id> = query.get_result(conn).await.optional()?;
     Ok(row.map(|row| CallId(row.id)))
 }
 

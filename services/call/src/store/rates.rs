@@ -3,6 +3,8 @@
 //! GCRA without a burst: a row holds when the next request is due. A lost or doubled process cannot break a rate that is kept
 //! here, and no replica's clock counts.
 
+use std::marker::PhantomData;
+
 use callbridge_proto::id::AccountId;
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{
@@ -11,7 +13,9 @@ use diesel::{
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
-use super::sessions::interval;
+use uuid::Uuid as RawUuid;
+
+use super::{fixed::fixed, sessions::interval};
 
 /// Which requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,41 +56,60 @@ pub struct Pace {
     pub now: DateTime<Utc>,
 }
 
-/// Locks the row until the transaction ends: whoever has it decides alone about the account's slots. None: somebody else has
-/// it (only without `wait`), or there is no such account.
-pub async fn lock(
-    conn: &mut AsyncPgConnection,
-    account: AccountId,
-    kind: Kind,
-    wait: bool,
-) -> QueryResult<Option<Pace>> {
-    let skip = if wait { "" } else { "SKIP LOCKED" };
+fixed! {
+    Lock { account: RawUuid as Uuid, kind: &'a str as Text },
+    "WITH held AS MATERIALIZED (SELECT next_at FROM rates WHERE (account_id, kind) = (",
     // The time is taken after the lock, not before the wait for it.
-    sql_query(format!(
-        "WITH held AS MATERIALIZED (
-            SELECT next_at FROM rates WHERE account_id = $1 AND kind = $2 FOR NO KEY UPDATE {skip}
-        ) SELECT next_at, clock_timestamp() AS now FROM held"
-    ))
-    .bind::<Uuid, _>(account.0)
-    .bind::<Text, _>(kind.label())
-    .get_result(conn)
-    .await
-    .optional()
+    ") FOR NO KEY UPDATE) SELECT next_at, clock_timestamp() AS now FROM held"
+}
+
+fixed! {
+    LockIfFree { account: RawUuid as Uuid, kind: &'a str as Text },
+    "WITH held AS MATERIALIZED (SELECT next_at FROM rates WHERE (account_id, kind) = (",
+    ") FOR NO KEY UPDATE SKIP LOCKED) SELECT next_at, clock_timestamp() AS now FROM held"
+}
+
+fixed! {
+    Set { account: RawUuid as Uuid, kind: &'a str as Text, next_at: DateTime<Utc> as Timestamptz },
+    "UPDATE rates SET next_at = v.next_at FROM (VALUES (",
+    ")) AS v (account_id, kind, next_at) WHERE rates.account_id = v.account_id AND rates.kind = v.kind"
+}
+
+/// Locks the row until the transaction ends: whoever has it decides alone about the account's slots. None: there is no such
+/// account.
+pub async fn lock(conn: &mut AsyncPgConnection, account: AccountId, kind: Kind) -> QueryResult<Option<Pace>> {
+    let query = Lock {
+        account: account.0,
+        kind: kind.label(),
+        of: PhantomData,
+    };
+    query.get_result(conn).await.optional()
+}
+
+/// The same without waiting. None also when somebody else has it.
+pub async fn lock_if_free(conn: &mut AsyncPgConnection, account: AccountId, kind: Kind) -> QueryResult<Option<Pace>> {
+    let query = LockIfFree {
+        account: account.0,
+        kind: kind.label(),
+        of: PhantomData,
+    };
+    query.get_result(conn).await.optional()
 }
 
 /// Sets when the next request is due, on a row that is locked.
 pub async fn set(
-    conn: &mut AsyncPgConnection,
+    mut conn: &AsyncPgConnection,
     account: AccountId,
     kind: Kind,
     next_at: DateTime<Utc>,
 ) -> QueryResult<usize> {
-    sql_query("UPDATE rates SET next_at = $3 WHERE account_id = $1 AND kind = $2")
-        .bind::<Uuid, _>(account.0)
-        .bind::<Text, _>(kind.label())
-        .bind::<Timestamptz, _>(next_at)
-        .execute(conn)
-        .await
+    let query = Set {
+        account: account.0,
+        kind: kind.label(),
+        next_at,
+        of: PhantomData,
+    };
+    query.execute(&mut conn).await
 }
 
 /// Makes no request before `wait` is over: Exotel said that there were too many.

@@ -109,6 +109,8 @@ table! {
     }
 }
 
+diesel::joinable!(phones -> accounts (account_id));
+
 diesel::allow_tables_to_appear_in_same_query!(
     accounts,
     agent_versions,

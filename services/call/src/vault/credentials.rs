@@ -135,7 +135,7 @@ impl Vault {
     /// As [`Vault::open`].
     pub async fn resolve(
         &self,
-        conn: &mut AsyncPgConnection,
+        conn: &AsyncPgConnection,
         account: &Account,
         phone: Option<&Phone>,
     ) -> Result<Opened, Error> {

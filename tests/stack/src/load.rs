@@ -1,0 +1,51 @@
+//! `cargo load`: measures a running system against a baseline in the same run.
+
+mod arguments;
+mod baseline;
+mod capture;
+mod clients;
+mod machine;
+mod place;
+mod provider;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use self::arguments::{Arguments, What};
+
+/// The `main` of `cargo load`.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    runtime::install_crypto_provider();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&anyhow::Error::new(error).context("cannot start the async runtime")),
+    };
+    let result = runtime.block_on(async {
+        match &arguments.what {
+            What::Place => place::run(&arguments).await,
+        }
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    say(&format!("load: {error:#}"));
+    ExitCode::FAILURE
+}
+
+/// Progress, to stderr.
+#[expect(clippy::print_stderr, reason = "progress of a command")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Results, to stdout.
+#[expect(clippy::print_stdout, reason = "the command's output")]
+fn result(text: &str) {
+    println!("{text}");
+}
