@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+mod account;
 mod call;
+mod calls;
 mod chance;
 mod clock;
 mod config;
@@ -21,7 +23,9 @@ mod world;
 pub use config::{Account, Applet, Config, ExoPhone, Flow};
 pub use control::{Control, InboundCall};
 pub use outcome::{Answer, Callee, Outcome};
-pub use report::{AccountLoad, CallReport, CallbackReport, Cause, Event, LedgerEntry, Leg, Mode, Phase, StreamReport};
+pub use report::{
+    AccountLoad, CallReport, CallbackReport, Cause, Event, ExoPhoneLoad, LedgerEntry, Leg, Mode, Phase, StreamReport,
+};
 pub use script::{CallerScript, Speech, Step};
 pub use server::{Simulator, StartError};
 pub use settings::{

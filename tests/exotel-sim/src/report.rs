@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::Outcome;
+use crate::{Outcome, number::Number};
 
 /// One line of `ledger.jsonl`: a phone was dialled, or a caller came in. Numbers are as they were sent.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -265,6 +265,28 @@ pub struct AccountLoad {
     pub peak_connects_per_minute: u64,
     /// Connects refused by rate.
     pub refused_by_rate: u64,
+    /// The same by ExoPhone, for those that had a call.
+    #[serde(default)]
+    pub exophones: Vec<ExoPhoneLoad>,
+}
+
+impl AccountLoad {
+    /// The load on one ExoPhone, in any usual form; `None` when it never had a call.
+    pub fn exophone(&self, number: &str) -> Option<&ExoPhoneLoad> {
+        let number = Number::parse(number)?.national();
+        self.exophones.iter().find(|phone| phone.number == number)
+    }
+}
+
+/// Load on an ExoPhone.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExoPhoneLoad {
+    /// The number, in national form.
+    pub number: String,
+    /// Calls from and to it that have not ended.
+    pub calls: u64,
+    /// The most of them at once.
+    pub peak_calls: u64,
 }
 
 /// Members that hold numbers, tokens or what callers said: they are in the files, never in `Debug`.
@@ -313,7 +335,7 @@ macro_rules! debug_without_numbers {
     };
 }
 
-debug_without_numbers!(LedgerEntry, Event, CallReport, Leg, StreamReport);
+debug_without_numbers!(LedgerEntry, Event, CallReport, ExoPhoneLoad, Leg, StreamReport);
 
 #[cfg(test)]
 mod tests {

@@ -1,18 +1,19 @@
 //! What all parts of the simulator share: accounts, settings, outcomes, calls, journals, clients.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
-    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    AccountLoad, Event, Outcome, Settings,
+    Event, Outcome, Settings,
+    account::AccountState,
     call::Call,
+    calls::Calls,
     chance::Chance,
     clock,
     config::Account,
@@ -21,9 +22,6 @@ use crate::{
     script::Speech,
     wav::{self, Clip},
 };
-
-/// Calls that are remembered; beyond, the oldest ended ones are forgotten. Some 200 MB.
-const REMEMBERED_CALLS: usize = 100_000;
 
 /// Speech files kept in memory.
 const REMEMBERED_CLIPS: usize = 64;
@@ -69,7 +67,7 @@ impl World {
     pub(crate) fn put_account(&self, account: Account) {
         let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = accounts.get(&account.sid) {
-            *known.account.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(account);
+            known.put(account);
         } else {
             accounts.insert(account.sid.clone(), Arc::new(AccountState::new(account)));
         }
@@ -103,11 +101,11 @@ impl World {
     }
 
     pub(crate) fn call(&self, sid: &str) -> Option<Arc<Call>> {
-        locked(&self.calls).by_sid.get(sid).cloned()
+        locked(&self.calls).get(sid)
     }
 
     pub(crate) fn remember(&self, call: &Arc<Call>) {
-        locked(&self.calls).insert(Arc::clone(call));
+        locked(&self.calls).insert(call);
         self.changed();
     }
 
@@ -129,9 +127,9 @@ impl World {
     pub(crate) async fn clip(&self, speech: &Speech) -> Result<Arc<Clip>, wav::Error> {
         let path = match (speech, &self.speech) {
             (Speech::File(path), _) | (Speech::Hello, Some(path)) => path.clone(),
-            (Speech::Hello, None) => return Ok(Arc::new(Clip::hello())),
-            (Speech::Question, _) => return Ok(Arc::new(Clip::question())),
-            (Speech::Goodbye, _) => return Ok(Arc::new(Clip::goodbye())),
+            (Speech::Hello, None) => return Ok(built_in(&HELLO, Clip::hello)),
+            (Speech::Question, _) => return Ok(built_in(&QUESTION, Clip::question)),
+            (Speech::Goodbye, _) => return Ok(built_in(&GOODBYE, Clip::goodbye)),
         };
         if let Some(clip) = locked(&self.clips).get(&path) {
             return Ok(Arc::clone(clip));
@@ -146,154 +144,11 @@ impl World {
     }
 }
 
-/// All calls, in the order in which they came.
-#[derive(Default)]
-pub(crate) struct Calls {
-    by_sid: HashMap<String, Arc<Call>>,
-    order: VecDeque<Arc<Call>>,
-    next: u64,
-}
+/// The built-in voices, read once for all calls.
+static HELLO: OnceLock<Arc<Clip>> = OnceLock::new();
+static QUESTION: OnceLock<Arc<Clip>> = OnceLock::new();
+static GOODBYE: OnceLock<Arc<Clip>> = OnceLock::new();
 
-impl Calls {
-    fn insert(&mut self, call: Arc<Call>) {
-        if self.order.len() >= REMEMBERED_CALLS
-            && let Some(at) = self.order.iter().position(|call| call.report.borrow().has_ended())
-            && let Some(old) = self.order.remove(at)
-        {
-            self.by_sid.remove(&old.sid);
-        }
-        self.by_sid.insert(call.sid.clone(), Arc::clone(&call));
-        self.order.push_back(call);
-    }
-
-    /// The place of the next call in the order of creation.
-    pub(crate) fn next_place(&mut self) -> u64 {
-        self.next += 1;
-        self.next
-    }
-
-    /// Oldest first.
-    pub(crate) fn all(&self) -> Vec<Arc<Call>> {
-        self.order.iter().cloned().collect()
-    }
-}
-
-/// An account with what it uses at the moment.
-pub(crate) struct AccountState {
-    account: RwLock<Arc<Account>>,
-    usage: Mutex<Usage>,
-}
-
-#[derive(Default)]
-struct Usage {
-    accepted: VecDeque<Instant>,
-    arrived: VecDeque<Instant>,
-    reads: VecDeque<Instant>,
-    load: AccountLoad,
-}
-
-const MINUTE: Duration = Duration::from_mins(1);
-
-/// Forgets what is older than a minute and returns how many are left.
-fn in_last_minute(times: &mut VecDeque<Instant>, now: Instant) -> u64 {
-    while times.front().is_some_and(|at| now.duration_since(*at) >= MINUTE) {
-        times.pop_front();
-    }
-    u64::try_from(times.len()).unwrap_or(u64::MAX)
-}
-
-impl AccountState {
-    fn new(account: Account) -> Self {
-        Self {
-            account: RwLock::new(Arc::new(account)),
-            usage: Mutex::default(),
-        }
-    }
-
-    pub(crate) fn get(&self) -> Arc<Account> {
-        Arc::clone(&self.account.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub(crate) fn zone(&self) -> clock::Zone {
-        clock::Zone::new(self.get().utc_offset_minutes)
-    }
-
-    pub(crate) fn load(&self) -> AccountLoad {
-        locked(&self.usage).load.clone()
-    }
-
-    /// Counts a connect request; false when it is over the rate.
-    pub(crate) fn admit_connect(&self) -> bool {
-        let limit = u64::from(self.get().calls_per_minute);
-        let now = Instant::now();
-        let usage = &mut *locked(&self.usage);
-        usage.arrived.push_back(now);
-        let arrived = in_last_minute(&mut usage.arrived, now);
-        usage.load.connects += 1;
-        usage.load.peak_connects_per_minute = usage.load.peak_connects_per_minute.max(arrived);
-        if limit > 0 && in_last_minute(&mut usage.accepted, now) >= limit {
-            usage.load.refused_by_rate += 1;
-            return false;
-        }
-        usage.accepted.push_back(now);
-        true
-    }
-
-    /// Counts a read; false when it is over the rate.
-    pub(crate) fn admit_read(&self) -> bool {
-        let limit = u64::from(self.get().reads_per_minute);
-        if limit == 0 {
-            return true;
-        }
-        let now = Instant::now();
-        let usage = &mut *locked(&self.usage);
-        if in_last_minute(&mut usage.reads, now) >= limit {
-            return false;
-        }
-        usage.reads.push_back(now);
-        true
-    }
-
-    /// Counts a call until the guard is dropped.
-    pub(crate) fn open_call(self: &Arc<Self>) -> Open {
-        let load = &mut locked(&self.usage).load;
-        load.calls += 1;
-        load.peak_calls = load.peak_calls.max(load.calls);
-        Open {
-            account: Arc::clone(self),
-            stream: false,
-        }
-    }
-
-    /// Counts a stream until the guard is dropped; `None` beyond the account's limit.
-    pub(crate) fn open_stream(self: &Arc<Self>) -> Option<Open> {
-        let limit = u64::from(self.get().max_streams);
-        let load = &mut locked(&self.usage).load;
-        if load.streams >= limit {
-            return None;
-        }
-        load.streams += 1;
-        load.peak_streams = load.peak_streams.max(load.streams);
-        Some(Open {
-            account: Arc::clone(self),
-            stream: true,
-        })
-    }
-}
-
-/// Counts a call or a stream as long as it lives.
-pub(crate) struct Open {
-    account: Arc<AccountState>,
-    stream: bool,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let load = &mut locked(&self.account.usage).load;
-        if self.stream {
-            load.streams -= 1;
-        } else {
-            load.calls -= 1;
-        }
-    }
+fn built_in(clip: &OnceLock<Arc<Clip>>, read: fn() -> Clip) -> Arc<Clip> {
+    Arc::clone(clip.get_or_init(|| Arc::new(read())))
 }

@@ -11,10 +11,12 @@ use super::{
     connect, flow, voicebot,
 };
 use crate::{
-    Callee, CallerScript, Cause, InboundCall, LedgerEntry, Mode, Phase, clock, journal,
+    Callee, CallerScript, Cause, InboundCall, LedgerEntry, Mode, Phase,
+    account::{AccountState, Open},
+    clock, journal,
     number::Number,
     script::{Speech, Step},
-    world::{AccountState, Open, World},
+    world::World,
 };
 
 /// The step of a line that nobody listens to.
@@ -65,7 +67,7 @@ pub(crate) async fn call_in(
 
 /// Starts the life of a call that is in the ledger.
 pub(crate) fn begin(world: &Arc<World>, call: &Arc<Call>) {
-    let open = call.account.open_call();
+    let open = call.account.open_call(&call.request.exophone);
     let (world, call) = (Arc::clone(world), Arc::clone(call));
     world
         .tasks
@@ -93,12 +95,6 @@ pub(crate) async fn load(world: &Arc<World>, steps: VecDeque<Step>) -> Vec<Act> 
 
 async fn live(world: &Arc<World>, call: &Arc<Call>, open: Open) {
     let courier = Courier::start(world, call);
-    let script = call
-        .outcome
-        .caller
-        .clone()
-        .unwrap_or_else(|| CallerScript::new().speak(Speech::Hello));
-    let mut caller = Caller::new(load(world, script.steps.into()).await);
     let unanswered = ring(world, call, &courier).await;
     let status = if let Some(status) = unanswered {
         call.end(Cause::NotAnswered);
@@ -117,6 +113,13 @@ async fn live(world: &Arc<World>, call: &Arc<Call>, open: Open) {
             .unwrap_or(settings.time_limit_s)
             .min(settings.time_limit_s);
         let limit = settings.scaled(Duration::from_secs(limit));
+        // Only now: a call that nobody answers needs no voice.
+        let script = call
+            .outcome
+            .caller
+            .clone()
+            .unwrap_or_else(|| CallerScript::new().speak(Speech::Hello));
+        let mut caller = Caller::new(load(world, script.steps.into()).await);
         tokio::select! {
             () = talk(world, call, &mut caller) => {}
             () = ends_after(call, Some(limit), Cause::TimeLimit) => {}

@@ -24,11 +24,13 @@ use uuid::Uuid;
 
 use self::callbacks::Kind;
 use crate::{
-    CallReport, Cause, Mode, Outcome, Phase, clock,
+    CallReport, Cause, Mode, Outcome, Phase,
+    account::AccountState,
+    clock,
     number::Number,
     script::Step,
     settings::{Callbacks, Streams},
-    world::{AccountState, World, locked},
+    world::{World, locked},
 };
 
 /// Steps that wait to be taken by the caller; more are refused by the control API.

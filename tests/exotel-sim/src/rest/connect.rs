@@ -19,10 +19,11 @@ use super::{
 };
 use crate::{
     Answer, LedgerEntry, Outcome,
+    account::AccountState,
     call::{Call, life},
     clock, journal,
     server::Cut,
-    world::{AccountState, World},
+    world::World,
 };
 
 /// The largest answer that is cut or dripped: a call is far below.

@@ -14,11 +14,7 @@ use super::{
     params::Params,
     resource::{Resource, Single},
 };
-use crate::{
-    Cause,
-    call::Call,
-    world::{AccountState, World},
-};
+use crate::{Cause, account::AccountState, call::Call, world::World};
 
 fn find(world: &World, account: &AccountState, sid: &str) -> Option<Arc<Call>> {
     world

@@ -13,10 +13,11 @@ use super::{
     resource::{self, Resource},
 };
 use crate::{
+    account::AccountState,
     call::Call,
     clock::{self, Zone},
     number::Number,
-    world::{AccountState, World, locked},
+    world::{World, locked},
 };
 
 /// Documented limits.
@@ -290,6 +291,16 @@ struct XmlCalls {
     calls: Vec<Resource>,
 }
 
+/// The calls among which those asked for are: all of them only where neither a Sid nor a customer is named.
+fn candidates(world: &World, filter: &Filter) -> Vec<Arc<Call>> {
+    let calls = locked(&world.calls);
+    match (&filter.sids, &filter.from) {
+        (Some(sids), _) => calls.with_sids(sids),
+        (None, Some(customers)) => calls.with_customers(customers),
+        (None, None) => calls.all(),
+    }
+}
+
 pub(crate) fn list(world: &World, account: &Arc<AccountState>, format: Format, query: &str) -> Response {
     let params = Params::of_query(query);
     let now = clock::now();
@@ -302,8 +313,7 @@ pub(crate) fn list(world: &World, account: &Arc<AccountState>, format: Format, q
     let delay = world.settings().scaled_ms(world.settings().list_delay_ms);
     let appeared = now - TimeDelta::from_std(delay).unwrap_or(TimeDelta::MAX);
     let sid = account.get().sid.clone();
-    let calls = locked(&world.calls).all();
-    let mine = calls
+    let mine = candidates(world, &filter)
         .into_iter()
         .filter(|call| Arc::ptr_eq(&call.account, account) && filter.takes(world, call, appeared));
     let mut all: Vec<Arc<Call>> = mine.collect();

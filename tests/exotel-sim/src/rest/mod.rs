@@ -23,10 +23,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use self::error::Refusal;
-use crate::{
-    server::Cut,
-    world::{AccountState, World},
-};
+use crate::{account::AccountState, server::Cut, world::World};
 
 /// The format of answers: XML, unless the path ends in `.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

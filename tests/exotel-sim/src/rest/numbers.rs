@@ -5,12 +5,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Format, error::Refusal};
-use crate::{
-    Answer,
-    number::Number,
-    settings::ActiveStreams,
-    world::{AccountState, World},
-};
+use crate::{Answer, account::AccountState, number::Number, settings::ActiveStreams, world::World};
 
 /// `GET /v2_beta/…/IncomingPhoneNumbers`: JSON in snake case.
 pub(crate) fn incoming(account: &AccountState) -> Response {
