@@ -267,6 +267,11 @@ impl Control {
         self.world.events.dropped()
     }
 
+    /// Connections that clients hold open at the moment.
+    pub fn open_connections(&self) -> usize {
+        Arc::strong_count(&self.world.connections) - 1
+    }
+
     /// The folder of the journals and recordings.
     pub fn state_dir(&self) -> &Path {
         &self.world.state_dir

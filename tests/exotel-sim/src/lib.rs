@@ -6,6 +6,7 @@ mod calls;
 mod chance;
 mod clock;
 mod config;
+mod connection;
 pub mod control;
 mod control_http;
 pub mod journal;

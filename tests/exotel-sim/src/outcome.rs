@@ -19,6 +19,14 @@ pub struct Outcome {
     pub dial_delay_ms: u64,
     /// Whether the phone is dialled; `None` is what the answer implies.
     pub dialled: Option<bool>,
+    /// The connection is reset after so many bytes of the answer, its head included; an answer that is not longer comes
+    /// whole.
+    pub cut_at_byte: Option<u64>,
+    /// Calls that somebody else makes with the same account, from the same ExoPhone to the same person, at the same
+    /// moment; they are [`crate::Mode::Stranger`]s.
+    pub strangers: u32,
+    /// How long the call is missing from the bulk list, instead of the settings'.
+    pub list_delay_ms: Option<u64>,
     /// What the phone does.
     pub callee: Callee,
     /// How long it rings until it is answered, instead of the settings'.
@@ -60,22 +68,18 @@ impl Outcome {
         }
     }
 
-    /// Whether a connect with this outcome rings the phone. An accepted one always does.
+    /// Whether a connect with this outcome rings the phone. An accepted one always does, a vanished one never.
     pub fn dials(&self) -> bool {
-        self.answer == Answer::Accepted
-            || self.dialled.unwrap_or(match self.answer {
-                Answer::Accepted
-                | Answer::Lost
-                | Answer::Html
-                | Answer::Empty
-                | Answer::Truncated
-                | Answer::Drip { .. } => true,
-                Answer::Dnd
-                | Answer::Kyc
-                | Answer::RateLimited { .. }
-                | Answer::Unavailable
-                | Answer::Custom { .. } => false,
-            })
+        match self.answer {
+            Answer::Accepted => true,
+            Answer::Vanished => false,
+            Answer::Lost | Answer::Stall | Answer::Html | Answer::Empty | Answer::Truncated | Answer::Drip { .. } => {
+                self.dialled.unwrap_or(true)
+            }
+            Answer::Dnd | Answer::Kyc | Answer::RateLimited { .. } | Answer::Unavailable | Answer::Custom { .. } => {
+                self.dialled.unwrap_or(false)
+            }
+        }
     }
 
     /// The outcome of a number without a script, by its last four digits; all others are answered.
@@ -143,6 +147,10 @@ pub enum Answer {
     Unavailable,
     /// The connection is reset instead of an answer.
     Lost,
+    /// No answer at all, until the client goes away or the simulator stops.
+    Stall,
+    /// 200 with a call that nobody ever hears of again: nothing rings, and no list and no details know its Sid.
+    Vanished,
     /// 200 with an HTML page.
     Html,
     /// 200 without a body.

@@ -56,6 +56,18 @@ pub enum Mode {
     Stream,
     /// A person called an ExoPhone.
     Inbound,
+    /// Somebody else's connect with the same account: [`crate::Outcome::strangers`].
+    Stranger,
+}
+
+impl Mode {
+    /// Whether a connect that came over REST made the call.
+    pub fn is_connect(self) -> bool {
+        match self {
+            Self::TwoNumbers | Self::Flow | Self::Stream => true,
+            Self::Inbound | Self::Stranger => false,
+        }
+    }
 }
 
 /// Where a call is. The order is the order of time.

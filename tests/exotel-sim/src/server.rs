@@ -1,7 +1,6 @@
 //! Starts and stops the simulator and serves its connections.
 
 use std::{
-    error::Error as _,
     io,
     net::SocketAddr,
     path::PathBuf,
@@ -9,20 +8,15 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, response::Response};
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use axum::Router;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::ServiceExt as _;
 
 use crate::{
     Config, Control,
     chance::Chance,
+    connection::serve,
     control_http,
     journal::{self, Journal},
     rest,
@@ -31,9 +25,6 @@ use crate::{
 
 /// Connections served at once; more wait in the listener's backlog. Enough for a load test on one machine.
 const CONNECTIONS: usize = 4_096;
-
-/// Time for a request's header: longer than any client of the platform needs.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a stop waits for calls to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -118,6 +109,7 @@ impl Simulator {
             accounts: RwLock::default(),
             outcomes: Mutex::default(),
             calls: Mutex::default(),
+            connections: Arc::new(()),
             changes: tokio::sync::watch::Sender::new(0),
             ledger: journal("ledger.jsonl", true)?,
             events: journal("events.jsonl", false)?,
@@ -134,9 +126,7 @@ impl Simulator {
             world.put_account(account);
         }
         let router = control_http::router(Arc::clone(&world)).fallback_service(rest::router(Arc::clone(&world)));
-        world
-            .tasks
-            .spawn(accept(listener, router, world.tasks.clone(), world.stop.clone()));
+        world.tasks.spawn(accept(listener, router, Arc::clone(&world)));
         tracing::info!(listen.address = %address, "simulator listens");
         Ok(Self { address, world })
     }
@@ -235,15 +225,8 @@ fn tls_client(roots: Vec<CertificateDer<'static>>) -> Result<rustls::ClientConfi
     Ok(builder.with_no_client_auth())
 }
 
-/// Put into a response's extensions to reset the connection instead of answering.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Cut;
-
-#[derive(Debug, thiserror::Error)]
-#[error("the connection is cut on purpose")]
-struct CutOnPurpose;
-
-async fn accept(listener: TcpListener, router: Router, tasks: TaskTracker, stop: CancellationToken) {
+async fn accept(listener: TcpListener, router: Router, world: Arc<World>) {
+    let (tasks, stop) = (world.tasks.clone(), world.stop.clone());
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
@@ -260,35 +243,10 @@ async fn accept(listener: TcpListener, router: Router, tasks: TaskTracker, stop:
                 }
             },
         };
-        let (router, stop) = (router.clone(), stop.clone());
+        let (router, stop, counted) = (router.clone(), stop.clone(), Arc::clone(&world.connections));
         tasks.spawn(async move {
-            let _permit = permit;
+            let _held = (permit, counted);
             let _ = stop.run_until_cancelled(serve(stream, router)).await;
         });
-    }
-}
-
-async fn serve(stream: TcpStream, router: Router) {
-    let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let router = router.clone();
-        Box::pin(async move {
-            let Ok(response): Result<Response, _> = router.oneshot(request.map(Body::new)).await;
-            if response.extensions().get::<Cut>().is_some() {
-                Err(CutOnPurpose)
-            } else {
-                Ok(response)
-            }
-        })
-    });
-    let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    let served = std::future::poll_fn(|context| connection.poll_without_shutdown(context)).await;
-    let stream = connection.into_parts().io.into_inner();
-    if served.is_err_and(|error| matches!(error.source(), Some(source) if source.is::<CutOnPurpose>())) {
-        // An RST instead of a FIN: what a cut looks like on the wire.
-        let _ = stream.set_zero_linger();
     }
 }

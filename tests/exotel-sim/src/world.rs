@@ -38,6 +38,8 @@ pub(crate) struct World {
     pub(crate) accounts: RwLock<BTreeMap<String, Arc<AccountState>>>,
     pub(crate) outcomes: Mutex<BTreeMap<Number, Outcome>>,
     pub(crate) calls: Mutex<Calls>,
+    /// Every open connection holds a clone, so its count is theirs and this one.
+    pub(crate) connections: Arc<()>,
     /// Counts changes of any call, for whoever waits for one to appear.
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) ledger: Journal,

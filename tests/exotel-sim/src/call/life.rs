@@ -67,7 +67,9 @@ pub(crate) async fn call_in(
 
 /// Starts the life of a call that is in the ledger.
 pub(crate) fn begin(world: &Arc<World>, call: &Arc<Call>) {
-    let open = call.account.open_call(&call.request.exophone);
+    // What a client is held to is its own load.
+    let own = call.request.mode != Mode::Stranger;
+    let open = own.then(|| call.account.open_call(&call.request.exophone));
     let (world, call) = (Arc::clone(world), Arc::clone(call));
     world
         .tasks
@@ -93,7 +95,7 @@ pub(crate) async fn load(world: &Arc<World>, steps: VecDeque<Step>) -> Vec<Act> 
     acts
 }
 
-async fn live(world: &Arc<World>, call: &Arc<Call>, open: Open) {
+async fn live(world: &Arc<World>, call: &Arc<Call>, open: Option<Open>) {
     let courier = Courier::start(world, call);
     let unanswered = ring(world, call, &courier).await;
     let status = if let Some(status) = unanswered {
@@ -201,6 +203,13 @@ async fn talk(world: &Arc<World>, call: &Arc<Call>, caller: &mut Caller) {
         (Mode::TwoNumbers, _, _, Some(to)) => {
             connect::second_leg(world, call, to, call.request.ring_timeout, None).await;
             call.end(Cause::Callee);
+        }
+        (Mode::Stranger, ..) => {
+            let settings = world.settings();
+            let talk = settings.scaled_ms(call.outcome.talk_ms.unwrap_or(settings.talk_ms));
+            if call.pause(talk).await {
+                call.end(Cause::Caller);
+            }
         }
         (Mode::Stream, _, Some(url), _) => {
             voicebot::run(world, call, caller, url).await;

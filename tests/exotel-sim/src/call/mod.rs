@@ -78,6 +78,18 @@ pub(crate) struct Call {
 
 impl Call {
     pub(crate) fn new(world: &World, account: &Arc<AccountState>, request: Request, outcome: Outcome) -> Arc<Self> {
+        let call = Self::unlisted(world, account, request, outcome);
+        world.remember(&call);
+        call
+    }
+
+    /// A call that is not remembered.
+    pub(crate) fn unlisted(
+        world: &World,
+        account: &Arc<AccountState>,
+        request: Request,
+        outcome: Outcome,
+    ) -> Arc<Self> {
         let sid = new_sid();
         let report = CallReport {
             call_sid: sid.clone(),
@@ -101,7 +113,7 @@ impl Call {
             said: Vec::new(),
             recorded: request.record,
         };
-        let call = Arc::new(Self {
+        Arc::new(Self {
             sid,
             place: locked(&world.calls).next_place(),
             account: Arc::clone(account),
@@ -111,9 +123,7 @@ impl Call {
             ending: world.stop.child_token(),
             cause: OnceLock::new(),
             steps: Mutex::default(),
-        });
-        world.remember(&call);
-        call
+        })
     }
 
     /// Changes the report and wakes whoever waits for it.

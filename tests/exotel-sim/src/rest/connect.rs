@@ -3,36 +3,32 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    body::{Body, Bytes},
     extract::Request,
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use futures_util::StreamExt as _;
 
 use super::{
     CallSid, Format,
+    answer::{HTML, custom, dripping, truncated},
     checks::{Connect, check},
     error::Refusal,
     params::Params,
     resource::{Resource, Single},
 };
 use crate::{
-    Answer, LedgerEntry, Outcome,
+    Answer, LedgerEntry, Mode, Outcome,
     account::AccountState,
-    call::{Call, life},
-    clock, journal,
-    server::Cut,
+    call::{self, Call, life},
+    clock,
+    connection::{CutAt, Stall},
+    journal,
+    number::Number,
     world::World,
 };
 
-/// The largest answer that is cut or dripped: a call is far below.
-const MAX_ANSWER: usize = 64 * 1024;
-
-/// Time for the first half of a truncated answer to reach the client.
-const FLUSH: Duration = Duration::from_millis(50);
-
-const HTML: &str = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>";
+/// Strangers of one connect at most: beyond, a list of them says nothing more.
+const MAX_STRANGERS: u32 = 100;
 
 pub(crate) async fn connect(
     world: &Arc<World>,
@@ -73,25 +69,44 @@ async fn accept(
     connect: Connect,
     outcome: Outcome,
 ) -> Response {
-    pause(world.settings().connect_delay_ms + outcome.dial_delay_ms).await;
-    let customer = connect.request.customer.national();
-    let dialled = if outcome.dials() {
-        match dial(world, account, connect, outcome.clone()).await {
-            Ok(call) => Some(call),
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "a dial is not in the ledger and was not made"
-                );
-                return Refusal::internal().answer(format);
-            }
-        }
-    } else {
-        None
+    pause(world, world.settings().connect_delay_ms + outcome.dial_delay_ms).await;
+    let customer = connect.request.customer.clone();
+    let exophone = connect.request.exophone.clone();
+    let made = async {
+        let call = if outcome.dials() {
+            Some(dial(world, account, connect, outcome.clone()).await?)
+        } else if outcome.answer == Answer::Vanished {
+            Some(Call::unlisted(world, account, connect.request, outcome.clone()))
+        } else {
+            None
+        };
+        strangers(world, account, &customer, &exophone, &outcome).await?;
+        Ok::<_, journal::Error>(call)
     };
-    pause(outcome.answer_delay_ms).await;
-    let sid = dialled.as_ref().map(|call| call.sid.clone());
-    let accepted = || match &dialled {
+    let call = match made.await {
+        Ok(call) => call,
+        Err(error) => {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a dial is not in the ledger and was not made"
+            );
+            return Refusal::internal().answer(format);
+        }
+    };
+    pause(world, outcome.answer_delay_ms).await;
+    let mut response = answer(world, format, &customer, &outcome, call.as_deref()).await;
+    if let Some(bytes) = outcome.cut_at_byte {
+        response.extensions_mut().insert(CutAt(bytes));
+    }
+    if let Some(call) = call {
+        response.extensions_mut().insert(CallSid(call.sid.clone()));
+    }
+    response
+}
+
+/// The answer that the script wants.
+async fn answer(world: &World, format: Format, customer: &Number, outcome: &Outcome, call: Option<&Call>) -> Response {
+    let accepted = || match call {
         Some(call) => format.answer(
             StatusCode::OK,
             &Single {
@@ -100,43 +115,42 @@ async fn accept(
         ),
         None => Refusal::internal().answer(format),
     };
-    let lost = outcome.answer == Answer::Lost;
-    let mut response = match outcome.answer {
-        Answer::Accepted => accepted(),
-        Answer::Dnd => Refusal::dnd(&customer).answer(format),
+    let mut response = match &outcome.answer {
+        Answer::Accepted | Answer::Vanished => accepted(),
+        Answer::Dnd => Refusal::dnd(&customer.national()).answer(format),
         Answer::Kyc => Refusal::kyc().answer(format),
         Answer::RateLimited { retry_after } => Refusal {
-            retry_after,
+            retry_after: retry_after.clone(),
             ..Refusal::rate()
         }
         .answer(format),
         Answer::Unavailable => Refusal::unavailable().answer(format),
         Answer::Html => ([(header::CONTENT_TYPE, "text/html")], HTML).into_response(),
-        Answer::Lost | Answer::Empty => StatusCode::OK.into_response(),
+        Answer::Lost | Answer::Stall | Answer::Empty => StatusCode::OK.into_response(),
         Answer::Truncated => truncated(accepted()).await,
-        Answer::Drip { every_ms } => dripping(accepted(), Duration::from_millis(every_ms)).await,
+        Answer::Drip { every_ms } => dripping(accepted(), Duration::from_millis(*every_ms)).await,
         Answer::Custom {
             status,
-            ref headers,
-            ref body,
+            headers,
+            body,
             repeat,
         } => {
-            let body = body.replace("{CallSid}", sid.as_deref().unwrap_or("0"));
-            custom(status, headers, &body, repeat)
+            let body = body.replace("{CallSid}", call.map_or("0", |call| &call.sid));
+            custom(*status, headers, &body, *repeat)
         }
     };
-    if lost {
-        response.extensions_mut().insert(Cut);
-    }
-    if let Some(sid) = sid {
-        response.extensions_mut().insert(CallSid(sid));
-    }
+    match outcome.answer {
+        Answer::Lost => response.extensions_mut().insert(CutAt(0)).map(drop),
+        Answer::Stall => response.extensions_mut().insert(Stall(None)).map(drop),
+        _ => None,
+    };
     response
 }
 
-async fn pause(milliseconds: u64) {
+async fn pause(world: &World, milliseconds: u64) {
     if milliseconds > 0 {
-        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        let pause = tokio::time::sleep(Duration::from_millis(milliseconds));
+        let _ = world.stop.run_until_cancelled(pause).await;
     }
 }
 
@@ -164,53 +178,43 @@ async fn dial(
     Ok(call)
 }
 
-/// Half of the body, then the end of the connection.
-async fn truncated(response: Response) -> Response {
-    let (mut parts, body) = response.into_parts();
-    let bytes = axum::body::to_bytes(body, MAX_ANSWER).await.unwrap_or_default();
-    parts
-        .headers
-        .insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-    let half = bytes.slice(..bytes.len() / 2);
-    let cut = async {
-        tokio::time::sleep(FLUSH).await;
-        Err(std::io::Error::other("cut on purpose"))
-    };
-    let pieces = futures_util::stream::iter([Ok(half)]).chain(futures_util::stream::once(cut));
-    Response::from_parts(parts, Body::from_stream(pieces))
-}
-
-/// One byte after the other.
-async fn dripping(response: Response, every: Duration) -> Response {
-    let (mut parts, body) = response.into_parts();
-    let bytes = axum::body::to_bytes(body, MAX_ANSWER).await.unwrap_or_default();
-    parts
-        .headers
-        .insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-    let drops = futures_util::stream::unfold(bytes, move |mut bytes| async move {
-        if bytes.is_empty() {
-            return None;
-        }
-        tokio::time::sleep(every).await;
-        Some((Ok::<Bytes, std::io::Error>(bytes.split_to(1)), bytes))
-    });
-    Response::from_parts(parts, Body::from_stream(drops))
-}
-
-fn custom(status: u16, headers: &[(String, String)], body: &str, repeat: u32) -> Response {
-    let piece = Bytes::copy_from_slice(body.as_bytes());
-    let pieces = (0..repeat).map(move |_| Ok::<Bytes, std::io::Error>(piece.clone()));
-    let body = if repeat == 1 {
-        Body::from(body.to_owned())
-    } else {
-        Body::from_stream(futures_util::stream::iter(pieces))
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-    for (name, value) in headers {
-        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
-            response.headers_mut().append(name, value);
-        }
+/// Calls that somebody else makes with the same account: from the same ExoPhone to the same person, at the same moment.
+async fn strangers(
+    world: &Arc<World>,
+    account: &Arc<AccountState>,
+    customer: &Number,
+    exophone: &Number,
+    outcome: &Outcome,
+) -> Result<(), journal::Error> {
+    for at in 0..outcome.strangers.min(MAX_STRANGERS) {
+        let request = call::Request {
+            mode: Mode::Stranger,
+            customer: customer.clone(),
+            exophone: exophone.clone(),
+            to: None,
+            app_id: None,
+            stream_url: None,
+            // Some use the field for something of their own, some do not use it.
+            custom_field: (at % 2 == 1).then(|| format!("stranger-{at}")),
+            record: false,
+            time_limit: None,
+            ring_timeout: None,
+            callback: None,
+        };
+        let connect = Connect {
+            request,
+            from: customer.e164(),
+            to: None,
+            caller_id: exophone.national(),
+        };
+        let outcome = Outcome {
+            callee: outcome.callee,
+            answer_after_ms: outcome.answer_after_ms,
+            talk_ms: outcome.talk_ms,
+            list_delay_ms: outcome.list_delay_ms,
+            ..Outcome::default()
+        };
+        dial(world, account, connect, outcome).await?;
     }
-    response
+    Ok(())
 }

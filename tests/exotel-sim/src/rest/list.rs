@@ -13,6 +13,7 @@ use super::{
     resource::{self, Resource},
 };
 use crate::{
+    Settings,
     account::AccountState,
     call::Call,
     clock::{self, Zone},
@@ -291,6 +292,15 @@ struct XmlCalls {
     calls: Vec<Resource>,
 }
 
+/// The latest creation with which this call is in the list now.
+fn appeared(settings: &Settings, call: &Call, now: DateTime<Utc>) -> DateTime<Utc> {
+    let delay = settings.scaled_ms(call.outcome.list_delay_ms.unwrap_or(settings.list_delay_ms));
+    let delay = TimeDelta::from_std(delay).ok();
+    delay
+        .and_then(|delay| now.checked_sub_signed(delay))
+        .unwrap_or(DateTime::<Utc>::MIN_UTC)
+}
+
 /// The calls among which those asked for are: all of them only where neither a Sid nor a customer is named.
 fn candidates(world: &World, filter: &Filter) -> Vec<Arc<Call>> {
     let calls = locked(&world.calls);
@@ -310,12 +320,11 @@ pub(crate) fn list(world: &World, account: &Arc<AccountState>, format: Format, q
         Ok(parsed) => parsed,
         Err(refusal) => return refusal.answer(format),
     };
-    let delay = world.settings().scaled_ms(world.settings().list_delay_ms);
-    let appeared = now - TimeDelta::from_std(delay).unwrap_or(TimeDelta::MAX);
     let sid = account.get().sid.clone();
-    let mine = candidates(world, &filter)
-        .into_iter()
-        .filter(|call| Arc::ptr_eq(&call.account, account) && filter.takes(world, call, appeared));
+    let settings = world.settings();
+    let mine = candidates(world, &filter).into_iter().filter(|call| {
+        Arc::ptr_eq(&call.account, account) && filter.takes(world, call, appeared(&settings, call, now))
+    });
     let mut all: Vec<Arc<Call>> = mine.collect();
     let order = |a: u64, b: u64| if filter.ascending { a.cmp(&b) } else { b.cmp(&a) };
     all.sort_by(|a, b| order(a.place, b.place));

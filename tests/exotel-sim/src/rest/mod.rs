@@ -1,5 +1,6 @@
 //! The REST API: who may ask, which operation, in which format.
 
+mod answer;
 mod checks;
 mod connect;
 mod details;
@@ -23,7 +24,11 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use self::error::Refusal;
-use crate::{account::AccountState, server::Cut, world::World};
+use crate::{
+    account::AccountState,
+    connection::{CutAt, Stall},
+    world::World,
+};
 
 /// The format of answers: XML, unless the path ends in `.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,11 +81,14 @@ async fn entry(State(world): State<Arc<World>>, request: Request) -> Response {
     let began = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let response = route(&world, request).await;
-    let cut = response.extensions().get::<Cut>().is_some();
+    let cut = response.extensions().get::<CutAt>().map(|cut| cut.0);
+    let stalled = response.extensions().get::<Stall>().is_some();
     let facts = json!({
         "method": method.as_str(),
         "path": path,
-        "status": (!cut).then(|| response.status().as_u16()),
+        "status": (cut.is_none() && !stalled).then(|| response.status().as_u16()),
+        "cut_at_byte": cut,
+        "stalled": stalled,
         "ms": u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
     });
     let sid = response.extensions().get::<CallSid>().map(|sid| sid.0.as_str());

@@ -97,8 +97,10 @@ impl Resource {
         let to = match report.mode {
             Mode::TwoNumbers => report.to.clone(),
             Mode::Inbound => Some(report.exophone.clone()),
-            Mode::Flow | Mode::Stream if settings.flow_to == FlowTo::ExoPhone => Some(report.exophone.clone()),
-            Mode::Flow | Mode::Stream => None,
+            Mode::Flow | Mode::Stream | Mode::Stranger if settings.flow_to == FlowTo::ExoPhone => {
+                Some(report.exophone.clone())
+            }
+            Mode::Flow | Mode::Stream | Mode::Stranger => None,
         };
         let account_sid = report.account_sid.clone();
         Self {

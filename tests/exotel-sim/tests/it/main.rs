@@ -2,7 +2,9 @@
 
 mod callbacks;
 mod control;
+mod faults;
 mod flows;
+mod raw;
 mod rest;
 mod server;
 mod streams;
