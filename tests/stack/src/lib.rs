@@ -10,6 +10,7 @@ mod piece;
 mod poll;
 mod port;
 pub mod postgres;
+pub mod proxy;
 mod registration;
 mod stack;
 pub mod target;
