@@ -66,6 +66,11 @@ impl Calls {
         self.order.values().cloned().collect()
     }
 
+    /// The latest call that is wanted.
+    pub(crate) fn latest(&self, wanted: impl Fn(&Arc<Call>) -> bool) -> Option<Arc<Call>> {
+        self.order.values().rev().find(|call| wanted(call)).cloned()
+    }
+
     /// The calls with these Sids.
     pub(crate) fn with_sids<'a>(&self, sids: impl IntoIterator<Item = &'a String>) -> Vec<Arc<Call>> {
         sids.into_iter().filter_map(|sid| self.get(sid)).collect()

@@ -25,7 +25,8 @@ pub use config::{Account, Applet, Config, ExoPhone, Flow};
 pub use control::{Control, InboundCall};
 pub use outcome::{Answer, Callee, Outcome};
 pub use report::{
-    AccountLoad, CallReport, CallbackReport, Cause, Event, ExoPhoneLoad, LedgerEntry, Leg, Mode, Phase, StreamReport,
+    AccountLoad, CallReport, CallbackReport, Cause, Event, ExoPhoneLoad, Forged, ForgeryReport, LedgerEntry, Leg, Mode,
+    Phase, StreamReport,
 };
 pub use script::{CallerScript, Speech, Step};
 pub use server::{Simulator, StartError};

@@ -145,6 +145,9 @@ pub struct CallReport {
     pub legs: Vec<Leg>,
     /// Callbacks that were sent, lost on purpose, or given up.
     pub callbacks: Vec<CallbackReport>,
+    /// Forged callbacks that were sent besides.
+    #[serde(default)]
+    pub forgeries: Vec<ForgeryReport>,
     /// Texts that Greeting and Gather applets said.
     pub said: Vec<String>,
     /// Whether `Record=true` or a recording applet recorded it.
@@ -187,6 +190,27 @@ pub struct CallbackReport {
     pub status: Option<u16>,
     /// Whether it was lost on purpose.
     pub lost: bool,
+}
+
+/// A forged callback and how it was received.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgeryReport {
+    /// The event of the callback beside which it was sent.
+    pub event: String,
+    /// What was wrong with it.
+    pub forged: Forged,
+    /// The HTTP status; `None` when there was none.
+    pub status: Option<u16>,
+}
+
+/// What is wrong with a forged callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Forged {
+    /// The last character of the URL's path.
+    Token,
+    /// `CallSid` is another call's.
+    CallSid,
 }
 
 /// An audio stream as it stands.

@@ -115,6 +115,7 @@ impl Simulator {
             events: journal("events.jsonl", false)?,
             http: http_client(&roots)?,
             tls: Arc::new(tls_client(roots)?),
+            seed: config.seed,
             chance: Chance::new(config.seed),
             speech: config.speech.clone(),
             clips: Mutex::default(),

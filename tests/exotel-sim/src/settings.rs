@@ -268,12 +268,20 @@ pub struct Callbacks {
     pub retry_delays_ms: Vec<u64>,
     /// Probability that a callback is never sent, 0 to 1.
     pub drop: f64,
-    /// Further copies of each callback, sent together with it.
+    /// Further copies of each callback.
     pub duplicates: u32,
+    /// Pause before each copy; with 0 all of them are sent at the same moment as the callback itself.
+    pub duplicates_apart_ms: u64,
     /// How long each callback is late.
     pub delay_ms: u64,
-    /// Whether `terminal` is sent before the others.
+    /// How much later still, at most. Then every callback of a call has a delay of its own and may overtake the others.
+    pub delay_spread_ms: u64,
+    /// Whether `terminal` is sent before the others, which wait until it is delivered or given up.
     pub reorder: bool,
+    /// Whether forged callbacks are sent besides: before each callback one to the same URL whose path ends in another
+    /// character, with the opposite status; after it one to the right URL with another call's `CallSid`, unless the
+    /// callback was lost.
+    pub forge: bool,
 }
 
 impl Default for Callbacks {
@@ -285,8 +293,11 @@ impl Default for Callbacks {
             retry_delays_ms: vec![2_000, 6_000],
             drop: 0.0,
             duplicates: 0,
+            duplicates_apart_ms: 0,
             delay_ms: 0,
+            delay_spread_ms: 0,
             reorder: false,
+            forge: false,
         }
     }
 }

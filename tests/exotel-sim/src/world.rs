@@ -46,6 +46,8 @@ pub(crate) struct World {
     pub(crate) events: Journal,
     pub(crate) http: reqwest::Client,
     pub(crate) tls: Arc<rustls::ClientConfig>,
+    pub(crate) seed: u64,
+    /// Draws for what happens in streams.
     pub(crate) chance: Chance,
     pub(crate) speech: Option<PathBuf>,
     pub(crate) clips: Mutex<HashMap<PathBuf, Arc<Clip>>>,

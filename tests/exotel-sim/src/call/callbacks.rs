@@ -1,15 +1,21 @@
-//! Status callbacks: what they tell, in which encoding, and how they are delivered or lost.
+//! Status callbacks: how they are delivered, or lost, or late.
 
 use std::{sync::Arc, time::Duration};
 
-use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
-use uuid::Uuid;
+use serde_json::json;
+use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{Call, applet::words, voicebot::without_user};
+use super::{
+    Call,
+    applet::words,
+    forgery::forge,
+    payload::{Fields, encode, fields},
+    voicebot::without_user,
+};
 use crate::{
-    CallbackReport, Mode, clock,
-    settings::{CallbackEncoding, Callbacks, Payload},
+    CallbackReport, Forged,
+    chance::Draw,
+    settings::{CallbackEncoding, Callbacks},
     world::World,
 };
 
@@ -19,13 +25,13 @@ const EVENTS: usize = 4;
 /// An event of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Ringing,
-    Answered,
-    Terminal,
+    Ringing = 0,
+    Answered = 1,
+    Terminal = 2,
 }
 
 impl Kind {
-    fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Ringing => "ringing",
             Self::Answered => "answered",
@@ -34,13 +40,10 @@ impl Kind {
     }
 }
 
-/// A field: its key in forms and in JSON, and its value.
-type Fields = Vec<(&'static str, Value)>;
-
 /// One event on its way: the facts are those of the moment it happened.
-struct Letter {
-    kind: Kind,
-    fields: Fields,
+pub(crate) struct Letter {
+    pub(crate) kind: Kind,
+    pub(crate) fields: Fields,
 }
 
 /// Delivers one call's events, first tries in order.
@@ -87,29 +90,62 @@ async fn deliver(world: &Arc<World>, call: &Arc<Call>, mut waiting: mpsc::Receiv
             held.push(letter);
             continue;
         }
-        send(world, call, &settings, letter).await;
+        if settings.delay_spread_ms > 0 && !settings.reorder {
+            let (world, call) = (Arc::clone(world), Arc::clone(call));
+            world.tasks.clone().spawn(async move {
+                let stop = world.stop.clone();
+                let _ = stop.run_until_cancelled(send(&world, &call, &settings, letter)).await;
+            });
+            continue;
+        }
+        let retries = send(world, call, &settings, letter).await;
+        if held.is_empty() {
+            continue;
+        }
+        if let Some(retries) = retries {
+            // The others come after it, however often it has to be sent.
+            let _ = retries.await;
+        }
         for letter in held.drain(..) {
             send(world, call, &settings, letter).await;
         }
     }
 }
 
-/// The first try of an event with its copies; further tries are left to a task.
-async fn send(world: &Arc<World>, call: &Arc<Call>, settings: &Callbacks, letter: Letter) {
-    tokio::time::sleep(world.settings().scaled_ms(settings.delay_ms)).await;
-    if world.chance.happens(settings.drop) {
+/// The first try with all that goes with it; returns the further ones, when there are any.
+async fn send(world: &Arc<World>, call: &Arc<Call>, settings: &Callbacks, letter: Letter) -> Option<JoinHandle<()>> {
+    // By the call's place and the event: what other calls do meanwhile changes nothing.
+    let mut draw = Draw::of(world.seed, call.place.wrapping_mul(4) + letter.kind as u64);
+    let spread = draw.below(settings.delay_spread_ms.saturating_add(1));
+    let delay = settings.delay_ms.saturating_add(spread);
+    tokio::time::sleep(world.settings().scaled_ms(delay)).await;
+    let lost = draw.happens(settings.drop);
+    if settings.forge {
+        forge(world, call, settings, &letter, Forged::Token).await;
+    }
+    if lost {
         record(world, call, letter.kind, 1, Err("lost on purpose".to_owned()), true);
-        return;
+        return None;
     }
     let letter = Arc::new(letter);
-    let copies = (0..settings.duplicates).map(|_| post(world, call, settings, &letter, 1));
+    let apart = world.settings().scaled_ms(settings.duplicates_apart_ms);
+    let copies = (1..=settings.duplicates).map(|at| {
+        let letter = &letter;
+        async move {
+            tokio::time::sleep(apart.saturating_mul(at)).await;
+            post(world, call, settings, letter, 1).await;
+        }
+    });
     let copies = futures_util::future::join_all(copies);
     let (delivered, _) = tokio::join!(post(world, call, settings, &letter, 1), copies);
+    if settings.forge {
+        forge(world, call, settings, &letter, Forged::CallSid).await;
+    }
     if delivered || settings.retry_delays_ms.is_empty() {
-        return;
+        return None;
     }
     let (world, call, settings) = (Arc::clone(world), Arc::clone(call), settings.clone());
-    world.tasks.clone().spawn(async move {
+    Some(world.tasks.clone().spawn(async move {
         let stop = world.stop.clone();
         let retries = async {
             for (attempt, delay) in (2..).zip(&settings.retry_delays_ms) {
@@ -120,7 +156,7 @@ async fn send(world: &Arc<World>, call: &Arc<Call>, settings: &Callbacks, letter
             }
         };
         let _ = stop.run_until_cancelled(retries).await;
-    });
+    }))
 }
 
 /// One try; true when it was answered with 2xx.
@@ -128,22 +164,30 @@ async fn post(world: &Arc<World>, call: &Arc<Call>, settings: &Callbacks, letter
     let Some(callback) = &call.request.callback else {
         return true;
     };
-    let encoding = match settings.encoding {
-        CallbackEncoding::AsRequested if callback.json => CallbackEncoding::Json,
-        CallbackEncoding::AsRequested => CallbackEncoding::Multipart,
-        other => other,
-    };
-    let (content_type, body) = encode(encoding, &letter.fields);
-    let request = world
-        .http
-        .post(&callback.url)
-        .header("Content-Type", content_type)
-        .body(body);
-    let sent = request.timeout(Duration::from_millis(settings.timeout_ms)).send().await;
-    let outcome = sent.map(|response| response.status().as_u16()).map_err(words);
+    let outcome = request(world, call, settings, &callback.url, &letter.fields).await;
     let delivered = matches!(outcome, Ok(200..=299));
     record(world, call, letter.kind, attempt, outcome, false);
     delivered
+}
+
+/// One POST to the URL: the status, or why there was none.
+pub(crate) async fn request(
+    world: &World,
+    call: &Call,
+    settings: &Callbacks,
+    url: &str,
+    fields: &Fields,
+) -> Result<u16, String> {
+    let json = call.request.callback.as_ref().is_some_and(|callback| callback.json);
+    let encoding = match settings.encoding {
+        CallbackEncoding::AsRequested if json => CallbackEncoding::Json,
+        CallbackEncoding::AsRequested => CallbackEncoding::Multipart,
+        other => other,
+    };
+    let (content_type, body) = encode(encoding, fields);
+    let request = world.http.post(url).header("Content-Type", content_type).body(body);
+    let sent = request.timeout(Duration::from_millis(settings.timeout_ms)).send().await;
+    sent.map(|response| response.status().as_u16()).map_err(words)
 }
 
 fn record(world: &World, call: &Call, kind: Kind, attempt: u32, outcome: Result<u16, String>, lost: bool) {
@@ -166,199 +210,4 @@ fn record(world: &World, call: &Call, kind: Kind, attempt: u32, outcome: Result<
             lost,
         });
     });
-}
-
-/// What the event tells; `None` when it is not sent at all.
-fn fields(world: &World, call: &Call, kind: Kind, payload: Payload) -> Option<Fields> {
-    let callback = call.request.callback.as_ref()?;
-    let full = match payload {
-        Payload::Full => true,
-        Payload::ThreeField => false,
-        // Subscribed events are documented not to apply to flows, and live captures agree.
-        Payload::AsSeenLive => !callback.events.is_empty() && call.request.mode != Mode::Flow,
-    };
-    let by_default = kind == Kind::Terminal && (!full || callback.events.is_empty());
-    let wanted = by_default || (full && callback.events.contains(&kind));
-    if !wanted {
-        return None;
-    }
-    let zone = call.account.zone();
-    let report = call.report.borrow();
-    let now = clock::now();
-    let status = report.status.clone().unwrap_or_else(|| "in-progress".to_owned());
-    let recording =
-        (kind == Kind::Terminal && report.recorded && report.answered.is_some()).then(|| call.recording_url(world));
-    if !full {
-        let mut fields: Fields = vec![
-            ("CallSid", json!(call.sid)),
-            ("Status", json!(status)),
-            ("DateUpdated", json!(zone.plain(now))),
-        ];
-        fields.extend(recording.map(|url| ("RecordingUrl", json!(url))));
-        return Some(fields);
-    }
-    let first_leg = json!({
-        "OnCallDuration": report.seconds(now), "Status": leg_status(&status, kind), "AnsweredBy": "NA",
-    });
-    let mut legs = vec![first_leg];
-    if call.request.mode == Mode::TwoNumbers {
-        let second = report.legs.last();
-        legs.push(json!({
-            "OnCallDuration": second.map_or(0, |leg| leg.seconds),
-            "Status": second.map_or("", |leg| leg.status.as_str()),
-            "AnsweredBy": "NA",
-        }));
-    }
-    let talked = report
-        .legs
-        .last()
-        .map_or_else(|| report.seconds(now), |leg| leg.seconds);
-    let mut fields: Fields = vec![
-        ("CallSid", json!(call.sid)),
-        ("EventType", json!(kind.word())),
-        ("DateCreated", json!(zone.plain(report.created))),
-        ("DateUpdated", json!(zone.plain(now))),
-        ("Status", json!(status)),
-        ("To", json!(report.to.as_ref().unwrap_or(&report.exophone))),
-        ("From", json!(report.customer)),
-        ("PhoneNumberSid", json!(report.exophone)),
-        ("StartTime", json!(zone.plain(report.created))),
-        ("EndTime", json!(report.ended.map(|at| zone.plain(at)))),
-        ("ConversationDuration", json!(talked)),
-        ("Direction", json!("outbound-api")),
-    ];
-    if kind == Kind::Terminal
-        && let Some(field) = &report.custom_field
-    {
-        fields.push(("CustomField", json!(field)));
-    }
-    fields.push(("RecordingUrl", json!(recording)));
-    fields.push(("Legs", Value::from(legs)));
-    Some(fields)
-}
-
-fn leg_status(status: &str, kind: Kind) -> &str {
-    match kind {
-        Kind::Terminal => status,
-        Kind::Answered => "in-progress",
-        Kind::Ringing => "ringing",
-    }
-}
-
-/// The content type and the body.
-fn encode(encoding: CallbackEncoding, fields: &Fields) -> (String, Vec<u8>) {
-    match encoding {
-        CallbackEncoding::Json => {
-            let object: Map<String, Value> = fields
-                .iter()
-                .map(|(key, value)| ((*key).to_owned(), value.clone()))
-                .collect();
-            (
-                "application/json".to_owned(),
-                Value::from(object).to_string().into_bytes(),
-            )
-        }
-        CallbackEncoding::UrlEncoded => {
-            let body = form_urlencoded::Serializer::new(String::new())
-                .extend_pairs(flat(fields))
-                .finish();
-            ("application/x-www-form-urlencoded".to_owned(), body.into_bytes())
-        }
-        CallbackEncoding::Multipart | CallbackEncoding::AsRequested => {
-            let random = Uuid::new_v4().simple().to_string();
-            let boundary = format!("form-data-boundary-{}", &random[..16]);
-            let mut body = String::new();
-            for (key, value) in flat(fields) {
-                body.extend([
-                    "--",
-                    &boundary,
-                    "\r\nContent-Disposition: form-data; name=\"",
-                    &key,
-                    "\"\r\n\r\n",
-                    &value,
-                    "\r\n",
-                ]);
-            }
-            body.extend(["--", &boundary, "--\r\n"]);
-            (format!("multipart/form-data; boundary={boundary}"), body.into_bytes())
-        }
-    }
-}
-
-/// The fields of a form: lists become `Legs[0][Status]`, `null` becomes empty.
-fn flat(fields: &Fields) -> Vec<(String, String)> {
-    let mut flat = Vec::new();
-    for (key, value) in fields {
-        flatten(&mut flat, (*key).to_owned(), value);
-    }
-    flat
-}
-
-fn flatten(flat: &mut Vec<(String, String)>, key: String, value: &Value) {
-    match value {
-        Value::Null => flat.push((key, String::new())),
-        Value::String(text) => flat.push((key, text.clone())),
-        Value::Bool(_) | Value::Number(_) => flat.push((key, value.to_string())),
-        Value::Array(items) => {
-            for (at, item) in items.iter().enumerate() {
-                flatten(flat, format!("{key}[{at}]"), item);
-            }
-        }
-        Value::Object(members) => {
-            for (name, member) in members {
-                flatten(flat, format!("{key}[{name}]"), member);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::{Fields, encode, flat};
-    use crate::settings::CallbackEncoding;
-
-    fn some() -> Fields {
-        vec![
-            ("CallSid", json!("a1")),
-            ("RecordingUrl", json!(null)),
-            (
-                "Legs",
-                json!([{"Status": "completed", "OnCallDuration": 3}, {"Status": ""}]),
-            ),
-        ]
-    }
-
-    #[test]
-    fn forms_are_flat() {
-        let flat: Vec<String> = flat(&some())
-            .into_iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        assert_eq!(
-            flat,
-            [
-                "CallSid=a1",
-                "RecordingUrl=",
-                "Legs[0][OnCallDuration]=3",
-                "Legs[0][Status]=completed",
-                "Legs[1][Status]=",
-            ]
-        );
-    }
-
-    #[tokio::test]
-    async fn multipart_is_read_back() {
-        let (content_type, body) = encode(CallbackEncoding::Multipart, &some());
-        let boundary = multer::parse_boundary(&content_type).expect("a boundary");
-        let stream = futures_util::stream::iter([Ok::<_, std::io::Error>(body)]);
-        let mut form = multer::Multipart::new(stream, boundary);
-        let mut names = Vec::new();
-        while let Some(field) = form.next_field().await.expect("well-formed") {
-            names.push(field.name().expect("a name").to_owned());
-        }
-        assert_eq!(names.len(), 5);
-        assert_eq!(names[0], "CallSid");
-    }
 }

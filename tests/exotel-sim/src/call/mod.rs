@@ -5,7 +5,9 @@ pub(crate) mod callbacks;
 pub(crate) mod caller;
 pub(crate) mod connect;
 pub(crate) mod flow;
+pub(crate) mod forgery;
 pub(crate) mod life;
+pub(crate) mod payload;
 pub(crate) mod playout;
 pub(crate) mod query;
 pub(crate) mod socket;
@@ -110,6 +112,7 @@ impl Call {
             streams: Vec::new(),
             legs: Vec::new(),
             callbacks: Vec::new(),
+            forgeries: Vec::new(),
             said: Vec::new(),
             recorded: request.record,
         };

@@ -306,7 +306,7 @@ impl Stream<'_> {
         let bytes = match self.settings.chunks {
             Chunks::Millis(milliseconds) => self.bytes_in(milliseconds),
             Chunks::Bytes(bytes) | Chunks::Bursts { bytes, .. } => usize::try_from(bytes).unwrap_or(usize::MAX),
-            Chunks::Mixed => self.world.chance.pick([320, 640, 1_600, 3_200]),
+            Chunks::Mixed => self.world.chance.draw().pick([320, 640, 1_600, 3_200]),
         };
         bytes.max(2)
     }

@@ -1,6 +1,10 @@
 //! Status callbacks: encodings, payloads, faults.
 
-use exotel_sim::{Applet, CallbackEncoding, Callbacks, Callee, Outcome, Payload};
+use exotel_sim::{Account, Applet, CallbackEncoding, Callbacks, Callee, Forged, ForgeryReport, Outcome, Payload};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
 
 use crate::{CUSTOMER, EXOPHONE, PATIENCE, World, server::Hit};
 
@@ -195,4 +199,149 @@ async fn what_is_not_answered_with_2xx_is_tried_three_times() {
         .map(|callback| (callback.attempt, callback.status))
         .collect();
     assert_eq!(tries, [(1, Some(500)), (2, Some(302)), (3, Some(200))]);
+}
+
+/// F44: `terminal` comes first even when it has to be sent again.
+#[tokio::test]
+async fn the_others_wait_for_a_terminal_that_is_refused() {
+    let world = World::start().await;
+    world.server.answer("/status", 503, "text/plain", "");
+    world.server.answer("/status", 503, "text/plain", "");
+    world.server.answer("/status", 200, "text/plain", "");
+    let callbacks = Callbacks {
+        reorder: true,
+        payload: Payload::Full,
+        retry_delays_ms: vec![20, 20],
+        ..Callbacks::default()
+    };
+    world.control.change_settings(|settings| settings.callbacks = callbacks);
+    ended_with(&world, &[]).await;
+    assert_eq!(
+        events(&world.server.wait("/status", 4).await).await,
+        ["terminal", "terminal", "terminal", "answered"]
+    );
+}
+
+/// F43: all copies are on their way at the same moment: none is answered before the last has come.
+#[tokio::test]
+async fn duplicates_go_out_at_the_same_moment() {
+    const COPIES: usize = 20;
+    let world = World::start().await;
+    world.flow(vec![Applet::Hangup]);
+    let duplicates = u32::try_from(COPIES - 1).expect("small");
+    let callbacks = Callbacks {
+        duplicates,
+        retry_delays_ms: vec![],
+        ..Callbacks::default()
+    };
+    let mut account: Account = world.control.accounts().remove(0);
+    account.callbacks = Some(callbacks);
+    world.control.put_account(account).expect("valid");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/status", listener.local_addr().expect("an address"));
+    let sid = world.call(&[("StatusCallback", &url)]).await;
+    let mut waiting: Vec<TcpStream> = Vec::new();
+    for _ in 0..COPIES {
+        let accepted = tokio::time::timeout(PATIENCE, listener.accept()).await;
+        let (mut stream, _) = accepted.expect("a copy in time").expect("accepts");
+        let mut some = [0; 16];
+        stream.read_exact(&mut some).await.expect("a request");
+        assert!(some.starts_with(b"POST /status"));
+        waiting.push(stream);
+    }
+    for stream in &mut waiting {
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        stream.write_all(answer).await.expect("sends");
+    }
+    let report = world
+        .control
+        .wait_for(&sid, PATIENCE, |report| report.callbacks.len() == COPIES)
+        .await
+        .expect("all of them");
+    assert!(report.callbacks.iter().all(|callback| callback.attempt == 1));
+}
+
+/// F43: or one after the other.
+#[tokio::test]
+async fn duplicates_may_come_later() {
+    let world = World::with(|config| {
+        config.settings.callbacks.duplicates = 2;
+        config.settings.callbacks.duplicates_apart_ms = 150;
+    })
+    .await;
+    let began = std::time::Instant::now();
+    ended_with(&world, &[]).await;
+    world.server.wait("/status", 1).await;
+    assert_eq!(world.server.hits("/status").len(), 1);
+    world.server.wait("/status", 3).await;
+    assert!(began.elapsed().as_millis() >= 300);
+}
+
+/// F44: callbacks with delays of their own overtake each other, the way chance has it.
+#[tokio::test]
+async fn delayed_callbacks_overtake() {
+    let callbacks = Callbacks {
+        delay_spread_ms: 300,
+        payload: Payload::Full,
+        ..Callbacks::default()
+    };
+    let world = World::with(|config| config.settings.callbacks = callbacks).await;
+    for at in 0..12 {
+        ended_with(&world, &[("CustomField", &at.to_string())]).await;
+    }
+    let hits = world.server.wait("/status", 24).await;
+    let mut first = std::collections::BTreeMap::new();
+    for hit in &hits {
+        let sid = hit.field("CallSid").await.expect("a Sid");
+        let event = hit.field("EventType").await.expect("an event");
+        first.entry(sid).or_insert(event);
+    }
+    let overtaken = first.values().filter(|event| *event == "terminal").count();
+    assert!(first.len() == 12 && (1..12).contains(&overtaken), "{overtaken}");
+}
+
+/// F48, F49: a wrong token, and the right one with another call's Sid.
+#[tokio::test]
+async fn forged_callbacks_are_sent_besides() {
+    let world = World::with(|config| config.settings.callbacks.forge = true).await;
+    world.flow(vec![Applet::Hangup]);
+    world.server.answer("/status/tokenA", 200, "text/plain", "");
+    world.server.answer("/status/tokeng", 404, "text/plain", "");
+    let other = world.call(&[]).await;
+    world.control.wait_for_end(&other, PATIENCE).await.expect("ends");
+    let url = world.server.http("/status/tokenA?k=v");
+    let sid = world.call(&[("StatusCallback", &url)]).await;
+    let report = world
+        .control
+        .wait_for(&sid, PATIENCE, |report| report.forgeries.len() == 2)
+        .await
+        .expect("two forgeries");
+    let forgery = |forged, status| ForgeryReport {
+        event: "terminal".to_owned(),
+        forged,
+        status: Some(status),
+    };
+    assert_eq!(
+        report.forgeries,
+        [forgery(Forged::Token, 404), forgery(Forged::CallSid, 200)]
+    );
+    assert_eq!(report.callbacks.len(), 1, "and one that is genuine");
+    let wrong = world.server.hits("/status/tokeng").remove(0);
+    assert_eq!(wrong.get("k"), Some("v"));
+    assert_eq!(wrong.field("CallSid").await.as_deref(), Some(sid.as_str()));
+    assert_eq!(wrong.field("Status").await.as_deref(), Some("failed"));
+    let right = world.server.hits("/status/tokenA");
+    let mut sids = Vec::new();
+    for hit in &right {
+        sids.push((hit.field("CallSid").await, hit.field("Status").await));
+    }
+    let completed = Some("completed".to_owned());
+    assert_eq!(sids, [(Some(sid.clone()), completed.clone()), (Some(other), completed)]);
+    let events = world.control.events(Some(&sid)).await.expect("a journal");
+    let statuses: Vec<_> = events
+        .iter()
+        .filter(|event| event.kind == "forgery")
+        .map(|event| event.facts["status"].as_u64())
+        .collect();
+    assert_eq!(statuses, [Some(404), Some(200)]);
 }
