@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -77,15 +77,20 @@ impl Journal {
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, Error> {
-        let file = OpenOptions::new()
+        let failed = |doing| {
+            move |source| Error::Io {
+                path: path.to_owned(),
+                doing,
+                source,
+            }
+        };
+        let mut file = OpenOptions::new()
             .create(true)
+            .read(true)
             .append(true)
             .open(path)
-            .map_err(|source| Error::Io {
-                path: path.to_owned(),
-                doing: "opening it",
-                source,
-            })?;
+            .map_err(failed("opening it"))?;
+        drop_torn_line(&mut file).map_err(failed("mending its end"))?;
         let (jobs, waiting) = mpsc::channel(WAITING_LINES);
         tasks.spawn(write(file, durable, waiting, stop));
         Ok(Self {
@@ -152,6 +157,27 @@ impl Journal {
             })
             .collect()
     }
+}
+
+/// Takes off what a crash left of a last line: nobody was told that it is written, and the next one would be glued to it.
+fn drop_torn_line(file: &mut File) -> io::Result<()> {
+    let mut end = file.metadata()?.len();
+    let mut block = [0; 4_096];
+    while end > 0 {
+        let begin = end.saturating_sub(4_096);
+        file.seek(SeekFrom::Start(begin))?;
+        let block = &mut block[..usize::try_from(end - begin).map_err(io::Error::other)?];
+        file.read_exact(block)?;
+        if let Some(at) = block.iter().rposition(|byte| *byte == b'\n') {
+            end = begin + u64::try_from(at).map_err(io::Error::other)? + 1;
+            break;
+        }
+        end = begin;
+    }
+    if end < file.metadata()?.len() {
+        file.set_len(end)?;
+    }
+    Ok(())
 }
 
 fn line(entry: &impl Serialize) -> Result<Vec<u8>, Error> {
@@ -222,6 +248,29 @@ mod tests {
             assert_eq!(entries.len(), 2 * (round + 1));
             assert_eq!(entries[2 * round], json!({"round": round}));
             assert_eq!(journal.dropped(), 0);
+            stop.cancel();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_torn_line_is_taken_off() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("ledger.jsonl");
+        let long = format!("{{\"torn\":\"{}", "x".repeat(10_000));
+        for (before, after) in [
+            ("", ""),
+            ("{\"a\":1}\n", "{\"a\":1}\n"),
+            ("{\"a\":1}\n{\"b\"", "{\"a\":1}\n"),
+            ("{\"a\":1}", ""),
+            (long.as_str(), ""),
+            (&format!("{{\"a\":1}}\n{long}"), "{\"a\":1}\n"),
+        ] {
+            std::fs::write(&path, before).expect("writes");
+            let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+            let journal = Journal::open(&path, true, &tasks, stop.clone()).expect("opens");
+            journal.append(&json!({"next": 1})).await.expect("writes");
+            let text = std::fs::read_to_string(&path).expect("reads");
+            assert_eq!(text, format!("{after}{{\"next\":1}}\n"));
             stop.cancel();
         }
     }
