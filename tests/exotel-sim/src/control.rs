@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Account, AccountLoad, CallReport, CallerScript, Cause, Event, LedgerEntry, Outcome, Settings, Step,
+    Account, AccountLoad, Arrival, CallReport, CallerScript, Cause, Event, LedgerEntry, Outcome, Settings, Step,
     call::{Call, life},
     journal,
     number::Number,
@@ -251,6 +251,11 @@ impl Control {
     /// The dial ledger: every dial and every inbound call since the state folder exists.
     pub async fn ledger(&self) -> Result<Vec<LedgerEntry>, Error> {
         Ok(self.world.ledger.read().await?)
+    }
+
+    /// Every connect that came since the state folder exists.
+    pub async fn arrivals(&self) -> Result<Vec<Arrival>, Error> {
+        Ok(self.world.arrivals.read().await?)
     }
 
     /// The events on the wire; of one call, or all.

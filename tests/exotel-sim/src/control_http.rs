@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Account, AccountLoad, CallReport, CallerScript, Control, Event, InboundCall, LedgerEntry, Outcome, Phase, Settings,
-    Step, control::Error, world::World,
+    Account, AccountLoad, Arrival, CallReport, CallerScript, Control, Event, InboundCall, LedgerEntry, Outcome, Phase,
+    Settings, Step, control::Error, world::World,
 };
 
 /// Largest request: a script of thousands of steps.
@@ -46,6 +46,7 @@ pub(crate) fn router(world: Arc<World>) -> Router {
         .route("/control/calls/{sid}/steps", post(steps))
         .route("/control/calls/{sid}/audio/{side}", get(audio))
         .route("/control/ledger", get(ledger))
+        .route("/control/arrivals", get(arrivals))
         .route("/control/events", get(events))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(Control { world })
@@ -74,7 +75,8 @@ async fn set_settings(State(control): State<Control>, Json(settings): Json<Setti
     Json(control.settings())
 }
 
-/// Only the given members change; those of `stream` and `callbacks` one by one, all others as a whole.
+/// Only the given members change; those of `stream`, `callbacks`, `faults` and `unscripted` one by one, all others as a
+/// whole.
 async fn change_settings(State(control): State<Control>, Json(changes): Json<Value>) -> Response {
     let mut value = json!(control.settings());
     merge(&mut value, changes, 2);
@@ -260,6 +262,10 @@ async fn audio(State(control): State<Control>, Path((sid, side)): Path<(String, 
 
 async fn ledger(State(control): State<Control>) -> Result<Json<Vec<LedgerEntry>>, Error> {
     Ok(Json(control.ledger().await?))
+}
+
+async fn arrivals(State(control): State<Control>) -> Result<Json<Vec<Arrival>>, Error> {
+    Ok(Json(control.arrivals().await?))
 }
 
 #[derive(Deserialize)]

@@ -9,7 +9,9 @@ mod config;
 mod connection;
 pub mod control;
 mod control_http;
+mod faults;
 pub mod journal;
+pub mod ledger;
 mod number;
 mod outcome;
 mod report;
@@ -23,10 +25,11 @@ mod world;
 
 pub use config::{Account, Applet, Config, ExoPhone, Flow};
 pub use control::{Control, InboundCall};
+pub use faults::{Fault, Faults};
 pub use outcome::{Answer, Callee, Outcome};
 pub use report::{
-    AccountLoad, CallReport, CallbackReport, Cause, Event, ExoPhoneLoad, Forged, ForgeryReport, LedgerEntry, Leg, Mode,
-    Phase, StreamReport,
+    AccountLoad, Arrival, CallReport, CallbackReport, Cause, Event, ExoPhoneLoad, Fate, Forged, ForgeryReport,
+    LedgerEntry, Leg, Mode, Phase, StreamReport,
 };
 pub use script::{CallerScript, Speech, Step};
 pub use server::{Simulator, StartError};

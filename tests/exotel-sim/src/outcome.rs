@@ -39,6 +39,8 @@ pub struct Outcome {
     pub callbacks: Option<Callbacks>,
     /// Stream behaviour of these calls, instead of the settings'.
     pub stream: Option<Streams>,
+    /// Whether [`crate::Faults`] hit connects to this number all the same.
+    pub random_faults: bool,
     /// After so many connects the script is used up; `None` is never.
     pub times: Option<u32>,
 }
@@ -96,8 +98,13 @@ impl Outcome {
     /// | 9912 | answered, hangs up after a second |
     /// | 9913 | rings for 12 s |
     pub fn by_convention(number: &str) -> Self {
+        Self::meant_by(number).unwrap_or_default()
+    }
+
+    /// The outcome that the last four digits mean, if they mean one.
+    pub(crate) fn meant_by(number: &str) -> Option<Self> {
         let digits: String = number.chars().filter(char::is_ascii_digit).collect();
-        match digits.get(digits.len().saturating_sub(4)..) {
+        Some(match digits.get(digits.len().saturating_sub(4)..) {
             Some("9901") => Self::callee(Callee::Busy),
             Some("9902") => Self::callee(Callee::NoAnswer),
             Some("9903") => Self::callee(Callee::Fails),
@@ -122,8 +129,16 @@ impl Outcome {
                 answer_after_ms: Some(12_000),
                 ..Self::default()
             },
-            _ => Self::default(),
-        }
+            _ => return None,
+        })
+    }
+
+    /// Whether the connect is dialled and answered as if there were no script.
+    pub(crate) fn leaves_the_answer(&self) -> bool {
+        self.answer == Answer::Accepted
+            && self.answer_delay_ms == 0
+            && self.dial_delay_ms == 0
+            && self.cut_at_byte.is_none()
     }
 }
 

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Outcome, number::Number};
+use crate::{Fault, Outcome, number::Number};
 
 /// One line of `ledger.jsonl`: a phone was dialled, or a caller came in. Numbers are as they were sent.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,43 @@ pub struct LedgerEntry {
     pub custom_field: Option<String>,
     /// What was scripted for the number at that moment.
     pub outcome: Outcome,
+}
+
+/// One line of `arrivals.jsonl`: a connect came. It is on the disk before anything is dialled.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Arrival {
+    /// When it had been read.
+    pub time: DateTime<Utc>,
+    /// The account in its path.
+    pub account_sid: String,
+    /// `CustomField`, when it could be read.
+    pub custom_field: Option<String>,
+    /// `From` as it was sent.
+    pub from: Option<String>,
+    /// `CallerId` as it was sent.
+    pub caller_id: Option<String>,
+    /// What becomes of it.
+    pub fate: Fate,
+    /// The fault that hits it by chance.
+    pub fault: Option<Fault>,
+}
+
+/// What becomes of a connect that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// Its body did not come to its end, or is none that can be read.
+    Unreadable,
+    /// The key is wrong.
+    Unauthorized,
+    /// It is over the account's rate.
+    RateLimited,
+    /// Its parameters are refused, or the account may not dial.
+    Refused,
+    /// It is good, and its script or chance dials nobody.
+    NotDialled,
+    /// It is dialled: a line of the ledger follows.
+    Dialled,
 }
 
 /// One line of `events.jsonl`: a fact on the wire.
@@ -371,7 +408,7 @@ macro_rules! debug_without_numbers {
     };
 }
 
-debug_without_numbers!(LedgerEntry, Event, CallReport, ExoPhoneLoad, Leg, StreamReport);
+debug_without_numbers!(Arrival, LedgerEntry, Event, CallReport, ExoPhoneLoad, Leg, StreamReport);
 
 #[cfg(test)]
 mod tests {

@@ -26,6 +26,10 @@ use crate::{
 /// Connections served at once; more wait in the listener's backlog. Enough for a load test on one machine.
 const CONNECTIONS: usize = 4_096;
 
+/// Keep the draws for connects, for reads and for everything else apart, so that none changes the others.
+const CONNECTS: u64 = 0xC0;
+const READS: u64 = 0x4EAD;
+
 /// How long a stop waits for calls to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -112,11 +116,14 @@ impl Simulator {
             connections: Arc::new(()),
             changes: tokio::sync::watch::Sender::new(0),
             ledger: journal("ledger.jsonl", true)?,
+            arrivals: journal("arrivals.jsonl", true)?,
             events: journal("events.jsonl", false)?,
             http: http_client(&roots)?,
             tls: Arc::new(tls_client(roots)?),
             seed: config.seed,
             chance: Chance::new(config.seed),
+            connects: Chance::new(config.seed ^ CONNECTS),
+            reads: Chance::new(config.seed ^ READS),
             speech: config.speech.clone(),
             clips: Mutex::default(),
             state_dir: config.state_dir.clone(),

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{Faults, Outcome};
+
 /// All settings. The defaults suit a person watching; [`Settings::for_tests`] is quick.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -42,10 +44,16 @@ pub struct Settings {
     pub append_query: AppendQuery,
     /// The form of the stream's facts in the next Passthru.
     pub stream_facts: StreamFacts,
+    /// Whether the bulk list and details show `CustomField`. Not documented.
+    pub list_custom_field: bool,
+    /// What happens when a number is dialled that has no script and whose last four digits mean nothing.
+    pub unscripted: Outcome,
     /// The audio streams.
     pub stream: Streams,
     /// The status callbacks.
     pub callbacks: Callbacks,
+    /// What happens to connects and reads by chance.
+    pub faults: Faults,
 }
 
 impl Default for Settings {
@@ -68,8 +76,11 @@ impl Default for Settings {
             applet_timeout_ms: 10_000,
             append_query: AppendQuery::Ampersand,
             stream_facts: StreamFacts::Bracketed,
+            list_custom_field: false,
+            unscripted: Outcome::default(),
             stream: Streams::default(),
             callbacks: Callbacks::default(),
+            faults: Faults::default(),
         }
     }
 }

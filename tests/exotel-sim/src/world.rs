@@ -17,6 +17,7 @@ use crate::{
     chance::Chance,
     clock,
     config::Account,
+    faults::Plan,
     journal::Journal,
     number::Number,
     script::Speech,
@@ -43,12 +44,17 @@ pub(crate) struct World {
     /// Counts changes of any call, for whoever waits for one to appear.
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) ledger: Journal,
+    pub(crate) arrivals: Journal,
     pub(crate) events: Journal,
     pub(crate) http: reqwest::Client,
     pub(crate) tls: Arc<rustls::ClientConfig>,
     pub(crate) seed: u64,
     /// Draws for what happens in streams.
     pub(crate) chance: Chance,
+    /// Draws for connects, one each.
+    pub(crate) connects: Chance,
+    /// Draws for lists and details, one each.
+    pub(crate) reads: Chance,
     pub(crate) speech: Option<PathBuf>,
     pub(crate) clips: Mutex<HashMap<PathBuf, Arc<Clip>>>,
     pub(crate) tasks: TaskTracker,
@@ -79,17 +85,32 @@ impl World {
 
     /// The script of a number, without using it up.
     pub(crate) fn outcome(&self, number: &Number) -> Outcome {
-        if let Some(outcome) = locked(&self.outcomes).get(number) {
-            return outcome.clone();
-        }
-        if self.settings().convention {
-            Outcome::by_convention(&number.e164())
+        let scripted = locked(&self.outcomes).get(number).cloned();
+        scripted.unwrap_or_else(|| self.unscripted(number))
+    }
+
+    /// What happens to a number without a script of its own.
+    fn unscripted(&self, number: &Number) -> Outcome {
+        let settings = self.settings();
+        let meant = settings.convention.then(|| Outcome::meant_by(&number.e164())).flatten();
+        meant.unwrap_or_else(|| settings.unscripted.clone())
+    }
+
+    /// What becomes of a connect to a number: by its script, or else by chance.
+    pub(crate) fn plan(&self, number: &Number) -> Plan {
+        // Drawn for every connect, so that a script for one number changes nothing for the others.
+        let draw = self.connects.draw();
+        let scripted = locked(&self.outcomes).contains_key(number);
+        let outcome = self.take_outcome(number);
+        // What the last four digits mean is about the phone, or it is about the answer and then it stands.
+        if outcome.random_faults || (!scripted && outcome.leaves_the_answer()) {
+            self.settings().faults.connect(draw, outcome)
         } else {
-            Outcome::default()
+            Plan::scripted(outcome)
         }
     }
 
-    /// The script of a number for one connect.
+    /// The script of a number for one call.
     pub(crate) fn take_outcome(&self, number: &Number) -> Outcome {
         let outcome = self.outcome(number);
         let mut outcomes = locked(&self.outcomes);

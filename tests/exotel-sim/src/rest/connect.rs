@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
+    body::HttpBody as _,
     extract::Request,
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
@@ -17,11 +18,12 @@ use super::{
     resource::{Resource, Single},
 };
 use crate::{
-    Answer, LedgerEntry, Mode, Outcome,
+    Answer, Arrival, Fate, LedgerEntry, Mode, Outcome,
     account::AccountState,
     call::{self, Call, life},
     clock,
     connection::{CutAt, Stall},
+    faults::Plan,
     journal,
     number::Number,
     world::World,
@@ -30,45 +32,95 @@ use crate::{
 /// Strangers of one connect at most: beyond, a list of them says nothing more.
 const MAX_STRANGERS: u32 = 100;
 
+/// The shortest head of an answer that is in use: what is cut at any byte is cut within the answer.
+const HEAD: u64 = 100;
+
 pub(crate) async fn connect(
     world: &Arc<World>,
-    account: &Arc<AccountState>,
+    sid: &str,
+    account: Result<Arc<AccountState>, Refusal>,
     format: Format,
     request: Request,
 ) -> Response {
-    if !account.admit_connect() {
-        let retry_after = world.settings().retry_after.clone();
-        return Refusal {
-            retry_after,
-            ..Refusal::rate()
-        }
-        .answer(format);
-    }
-    let checked = match Params::read(request).await {
-        Ok(params) => check(&params, &account.get()),
-        Err(refusal) => Err(refusal),
-    };
-    let connect = match checked {
-        Ok(connect) => connect,
-        Err(refusal) => return refusal.answer(format),
-    };
-    let outcome = world.take_outcome(&connect.request.customer);
-    let (world, account) = (Arc::clone(world), Arc::clone(account));
-    // A task of its own: a client that goes away does not stop the platform from dialling.
+    let (world, sid) = (Arc::clone(world), sid.to_owned());
+    // A task of its own: a client that goes away does not stop the platform from dialling, and is journalled too.
     let accepting = world
         .tasks
         .clone()
-        .spawn(async move { accept(&world, &account, format, connect, outcome).await });
+        .spawn(async move { receive(&world, &sid, account, format, request).await });
     accepting.await.unwrap_or_else(|_| Refusal::internal().answer(format))
 }
 
-async fn accept(
+/// Journals the arrival, whatever it is, and then lets happen what has to.
+async fn receive(
     world: &Arc<World>,
-    account: &Arc<AccountState>,
+    sid: &str,
+    account: Result<Arc<AccountState>, Refusal>,
     format: Format,
-    connect: Connect,
-    outcome: Outcome,
+    request: Request,
 ) -> Response {
+    let params = Params::read(request).await;
+    let given = |key| Some(params.as_ref().ok()?.get(key)?.to_owned());
+    let mut arrival = Arrival {
+        time: clock::now(),
+        account_sid: sid.to_owned(),
+        custom_field: given("CustomField"),
+        from: given("From"),
+        caller_id: given("CallerId"),
+        fate: Fate::Refused,
+        fault: None,
+    };
+    let decided = decide(world, account, params);
+    match &decided {
+        Ok(accepted) => {
+            let dials = accepted.plan.outcome.dials();
+            arrival.fate = if dials { Fate::Dialled } else { Fate::NotDialled };
+            arrival.fault = accepted.plan.fault;
+        }
+        Err((fate, _)) => arrival.fate = *fate,
+    }
+    if let Err(error) = world.arrivals.append(&arrival).await {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "a connect is not in the journal and is refused"
+        );
+        return Refusal::internal().answer(format);
+    }
+    match decided {
+        Ok(accepted) => accept(world, format, accepted).await,
+        Err((_, refusal)) => refusal.answer(format),
+    }
+}
+
+/// A connect that passed all checks, and what becomes of it.
+struct Accepted {
+    account: Arc<AccountState>,
+    connect: Connect,
+    plan: Plan,
+}
+
+fn decide(
+    world: &World,
+    account: Result<Arc<AccountState>, Refusal>,
+    params: Result<Params, Refusal>,
+) -> Result<Accepted, (Fate, Refusal)> {
+    let account = account.map_err(|refusal| (Fate::Unauthorized, refusal))?;
+    if !account.admit_connect() {
+        let refusal = Refusal {
+            retry_after: world.settings().retry_after.clone(),
+            ..Refusal::rate()
+        };
+        return Err((Fate::RateLimited, refusal));
+    }
+    let params = params.map_err(|refusal| (Fate::Unreadable, refusal))?;
+    let connect = check(&params, &account.get()).map_err(|refusal| (Fate::Refused, refusal))?;
+    let plan = world.plan(&connect.request.customer);
+    Ok(Accepted { account, connect, plan })
+}
+
+async fn accept(world: &Arc<World>, format: Format, accepted: Accepted) -> Response {
+    let Accepted { account, connect, plan } = accepted;
+    let (account, outcome) = (&account, plan.outcome);
     pause(world, world.settings().connect_delay_ms + outcome.dial_delay_ms).await;
     let customer = connect.request.customer.clone();
     let exophone = connect.request.exophone.clone();
@@ -95,7 +147,9 @@ async fn accept(
     };
     pause(world, outcome.answer_delay_ms).await;
     let mut response = answer(world, format, &customer, &outcome, call.as_deref()).await;
-    if let Some(bytes) = outcome.cut_at_byte {
+    let length = HEAD + response.body().size_hint().lower();
+    let by_chance = plan.cut.map(|share| part(length, share));
+    if let Some(bytes) = outcome.cut_at_byte.or(by_chance) {
         response.extensions_mut().insert(CutAt(bytes));
     }
     if let Some(call) = call {
@@ -145,6 +199,14 @@ async fn answer(world: &World, format: Format, customer: &Number, outcome: &Outc
         _ => None,
     };
     response
+}
+
+/// A share of a length, from its begin to before its end.
+fn part(length: u64, share: f64) -> u64 {
+    // In millionths, which floating point and integers agree on.
+    let millionths = Duration::from_secs_f64(share.clamp(0.0, 1.0)).as_micros();
+    let part = u128::from(length) * millionths / 1_000_000;
+    u64::try_from(part).unwrap_or(0).min(length.saturating_sub(1))
 }
 
 async fn pause(world: &World, milliseconds: u64) {

@@ -48,7 +48,7 @@ pub(crate) fn get(world: &World, account: &AccountState, format: Format, sid: &s
 
 fn show(world: &World, call: &Call, format: Format, details: bool, validity: Option<u32>) -> Response {
     let body = Single {
-        call: Resource::of(world, call, details, validity).for_format(format),
+        call: Resource::read(world, call, details, validity).for_format(format),
     };
     let mut response = format.answer(StatusCode::OK, &body);
     response.extensions_mut().insert(CallSid(call.sid.clone()));

@@ -93,6 +93,14 @@ impl Refusal {
         }
     }
 
+    /// An error of the platform's own.
+    pub(crate) fn fault(status: u16) -> Self {
+        match StatusCode::from_u16(status) {
+            Ok(StatusCode::SERVICE_UNAVAILABLE) | Err(_) => Self::unavailable(),
+            Ok(status) => Self::new(status, status.canonical_reason().unwrap_or("Internal error")),
+        }
+    }
+
     pub(crate) fn answer(&self, format: Format) -> Response {
         let exception = Exception {
             status: self.status.as_u16(),

@@ -384,7 +384,7 @@ pub(crate) fn list(world: &World, account: &Arc<AccountState>, format: Format, q
     };
     let calls: Vec<Resource> = page
         .iter()
-        .map(|call| Resource::of(world, call, filter.details, validity).for_format(format))
+        .map(|call| Resource::read(world, call, filter.details, validity).for_format(format))
         .collect();
     match format {
         Format::Json => format.answer(StatusCode::OK, &JsonList { metadata, calls }),

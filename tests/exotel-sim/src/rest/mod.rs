@@ -10,7 +10,7 @@ mod numbers;
 mod params;
 mod resource;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -23,10 +23,12 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
 
+pub(crate) use self::answer::HTML;
 use self::error::Refusal;
 use crate::{
     account::AccountState,
     connection::{CutAt, Stall},
+    faults::ReadFault,
     world::World,
 };
 
@@ -110,14 +112,20 @@ async fn route(world: &Arc<World>, request: Request) -> Response {
     match segments.as_slice() {
         ["v1", "Accounts", account, "Calls", last] => {
             let (stem, format) = Format::split(last);
-            let account = match allowed(account) {
+            let allowed = allowed(account);
+            if method == Method::POST && stem == "connect" {
+                return connect::connect(world, account, allowed, format, request).await;
+            }
+            let account = match allowed {
                 Ok(account) => account,
                 Err(refusal) => return refusal.answer(format),
             };
             match (method, stem) {
-                (Method::POST, "connect") => connect::connect(world, &account, format, request).await,
                 (_, "connect") => Refusal::method().answer(format),
-                (Method::GET, sid) => read(&account, format, || details::get(world, &account, format, sid, &query)),
+                (Method::GET, sid) => {
+                    let get = || details::get(world, &account, format, sid, &query);
+                    read(&account, format, || by_chance(world, format, get))
+                }
                 (Method::POST, sid) => details::change(world, &account, format, sid, request).await,
                 _ => Refusal::method().answer(format),
             }
@@ -129,7 +137,10 @@ async fn route(world: &Arc<World>, request: Request) -> Response {
                 Err(refusal) => return refusal.answer(format),
             };
             match (method, stem) {
-                (Method::GET, "Calls") => read(&account, format, || list::list(world, &account, format, &query)),
+                (Method::GET, "Calls") => {
+                    let calls = || list::list(world, &account, format, &query);
+                    read(&account, format, || by_chance(world, format, calls))
+                }
                 (Method::GET, "ActiveStreams") => read(&account, format, || numbers::active_streams(world, &account)),
                 (_, "Calls" | "ActiveStreams") => Refusal::method().answer(format),
                 _ => Refusal::not_found("route").answer(format),
@@ -172,6 +183,26 @@ fn read(account: &AccountState, format: Format, read: impl FnOnce() -> Response)
         read()
     } else {
         Refusal::rate().answer(format)
+    }
+}
+
+/// A list or details, unless a fault hits it.
+fn by_chance(world: &World, format: Format, read: impl FnOnce() -> Response) -> Response {
+    let settings = world.settings();
+    match settings.faults.read(world.reads.draw()) {
+        None => read(),
+        Some(ReadFault::Status(status)) => Refusal::fault(status).answer(format),
+        Some(ReadFault::RateLimited(retry_after)) => Refusal {
+            retry_after,
+            ..Refusal::rate()
+        }
+        .answer(format),
+        Some(ReadFault::Stall) => {
+            let mut response = StatusCode::OK.into_response();
+            let time = Duration::from_millis(settings.faults.stall_ms);
+            response.extensions_mut().insert(Stall(Some(time)));
+            response
+        }
     }
 }
 

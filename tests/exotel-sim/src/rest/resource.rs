@@ -2,6 +2,7 @@
 
 use chrono::{TimeDelta, Utc};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::Format;
 use crate::{CallReport, Mode, call::Call, clock, settings::FlowTo, world::World};
@@ -42,6 +43,9 @@ pub(crate) struct Resource {
     pre_signed_recording_url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<Details>,
+    /// Not there at all, or there and perhaps `null`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    custom_field: Option<Value>,
 }
 
 #[derive(Serialize)]
@@ -127,6 +131,16 @@ impl Resource {
                 .map(|url| format!("{url}?signature=simulated")),
             recording_url: recording,
             details: details.then(|| Self::details(&report, seconds)),
+            custom_field: None,
+        }
+    }
+
+    /// The call as a list or details show it.
+    pub(crate) fn read(world: &World, call: &Call, details: bool, recording_validity: Option<u32>) -> Self {
+        let shown = world.settings().list_custom_field;
+        Self {
+            custom_field: shown.then(|| json!(call.request.custom_field)),
+            ..Self::of(world, call, details, recording_validity)
         }
     }
 

@@ -1,6 +1,8 @@
 //! The simulator from outside: a small bot and webhook server on real sockets, and a REST client.
 
+mod arrivals;
 mod callbacks;
+mod chance;
 mod control;
 mod faults;
 mod flows;
