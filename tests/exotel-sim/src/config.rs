@@ -23,7 +23,7 @@ pub struct Config {
     pub accounts: Vec<Account>,
     /// Timings and behaviours, all changeable while it runs.
     pub settings: Settings,
-    /// Seeds the random faults (lost callbacks, mixed chunk sizes), so that a run can be repeated.
+    /// Seeds all random faults, and mixed chunk sizes, so that a run can be repeated.
     pub seed: u64,
     /// What a caller without a script says: a WAV file (mono, 16-bit). `None` takes the voice built in.
     pub speech: Option<PathBuf>,

@@ -13,7 +13,7 @@ struct Arguments {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// Folder for ledger.jsonl, events.jsonl and the WAV files.
+    /// Folder for ledger.jsonl, arrivals.jsonl, events.jsonl and the WAV files.
     #[arg(long, value_name = "FOLDER")]
     state_dir: Option<PathBuf>,
     /// JSON file with accounts, flows and settings; every field has a default.
