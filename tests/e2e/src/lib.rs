@@ -2,15 +2,19 @@
 //! platform's side of the wire.
 
 mod agent;
+mod database;
 mod keys;
 mod refusal;
+mod replica;
 mod sound;
 mod story;
 mod wire;
 
 pub use agent::{Agent, Session};
+pub use database::{Database, Fate, session};
 pub use keys::with_another_key;
 pub use refusal::{Refusal, invalid, refusal, refused};
+pub use replica::Replica;
 pub use sound::{decode, find, read_wav, speech, tone, wav};
 pub use story::{CUSTOMER, PATIENCE, Story, kinds, quick, registration};
 pub use wire::{Socket, answer, callback_url, http, media, seconds_from_now, start};

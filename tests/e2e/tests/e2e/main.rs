@@ -3,6 +3,7 @@
 mod api;
 mod audio;
 mod callbacks;
+mod commits;
 mod credentials;
 mod directory;
 mod end;

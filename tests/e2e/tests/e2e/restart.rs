@@ -16,7 +16,7 @@ use stack::{Builder, poll};
 use tokio::time::timeout;
 
 /// A live call with an agent that the story plays.
-async fn live(builder: Builder) -> Result<(Story, Agent, Session, Call)> {
+pub(super) async fn live(builder: Builder) -> Result<(Story, Agent, Session, Call)> {
     let mut agent = Agent::start().await?;
     let mut registration = registration()?;
     registration.agent.endpoints = vec![agent.url.clone()];
@@ -36,7 +36,7 @@ async fn live(builder: Builder) -> Result<(Story, Agent, Session, Call)> {
 }
 
 /// Says something, and waits until it was heard; and until something was said in turn.
-async fn talk(session: &mut Session, mark: &str) -> Result<()> {
+pub(super) async fn talk(session: &mut Session, mark: &str) -> Result<()> {
     session.speak(&tone(800), 0).await;
     session.mark(mark).await;
     let heard = |event| match event {
@@ -273,7 +273,7 @@ async fn a_call_that_outlasts_the_drain_is_left_and_told_so() -> Result<()> {
 }
 
 /// Long enough to place a call and to stop a process before it.
-fn soon() -> Timestamp {
+pub(super) fn soon() -> Timestamp {
     let at = Clock::system().now() + TimeDelta::milliseconds(1_500);
     Timestamp {
         seconds: at.timestamp(),
