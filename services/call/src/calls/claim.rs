@@ -163,11 +163,14 @@ enum Decided {
 
 async fn claim(app: &Arc<App>, call: &Call, ready: Ready) -> Result<Claimed, Error> {
     let mut retries = Retries::default();
+    // When this worker claimed the call, as far as it knows: it may be all that is left of the claim.
+    let mut claimed_at;
     let (begun, decided) = loop {
         let begun = runtime::clock::since_boot();
         let mut conn = app.db.conn().await?;
+        claimed_at = None;
         let decided = conn
-            .transaction::<Decided, Error, _>(async |conn| decide(conn, app, call, &ready).await)
+            .transaction::<Decided, Error, _>(async |conn| decide(conn, app, call, &ready, &mut claimed_at).await)
             .instrument(info_span!("db.transaction", otel.name = "claim"))
             .await;
         drop(conn);
@@ -179,8 +182,10 @@ async fn claim(app: &Arc<App>, call: &Call, ready: Ready) -> Result<Claimed, Err
     let decided = match decided {
         Ok(decided) => decided,
         Err(error) => {
-            if matches!(&error, Error::Db(error) if error.is_transient()) {
-                dial::give_back(app, ready.plan, call.attempt + 1);
+            if let Some(at) = claimed_at
+                && matches!(&error, Error::Db(error) if error.is_transient())
+            {
+                dial::give_back(app, ready.plan, call.attempt + 1, at);
             }
             return Err(error);
         }
@@ -212,7 +217,13 @@ async fn claim(app: &Arc<App>, call: &Call, ready: Ready) -> Result<Claimed, Err
     }
 }
 
-async fn decide(conn: &mut AsyncPgConnection, app: &App, call: &Call, ready: &Ready) -> Result<Decided, Error> {
+async fn decide(
+    conn: &mut AsyncPgConnection,
+    app: &App,
+    call: &Call,
+    ready: &Ready,
+    claimed_at: &mut Option<DateTime<Utc>>,
+) -> Result<Decided, Error> {
     let account = ready.plan.account;
     // Whoever has the lock is at this account's queue: there is nothing to wait for.
     let Some(pace) = rates::lock_if_free(conn, account, rates::Kind::Dial).await? else {
@@ -247,6 +258,7 @@ async fn decide(conn: &mut AsyncPgConnection, app: &App, call: &Call, ready: &Re
             if !changed {
                 return Ok(Decided::Moved(false));
             }
+            *claimed_at = Some(now);
             rates::set(conn, account, rates::Kind::Dial, next_turn).await?;
             Ok(Decided::Dial(attempt, ready.plan.request(conn, app, now).await?))
         }

@@ -163,15 +163,16 @@ pub fn spawn(app: &Arc<App>, order: Order) {
     );
 }
 
-/// Gives a dial back that was perhaps committed and surely not sent: the commit's answer was lost.
-pub fn give_back(app: &Arc<App>, plan: Plan, attempt: i32) {
+/// Gives a dial back that was perhaps committed and surely not sent: the commit's answer was lost. `claimed_at` is when the lost
+/// transaction claimed it: a claim of another time is another worker's, and of that one's dial nothing is known here.
+pub fn give_back(app: &Arc<App>, plan: Plan, attempt: i32, claimed_at: DateTime<Utc>) {
     warn!(call.id = %plan.call_id, "whether a dial was committed is not known: it is not sent");
     let app_of_task = Arc::clone(app);
     let outcome = DialOutcome::NotSent {
         reason: "the answer to the commit was lost".to_owned(),
     };
     app.tasks.spawn(async move {
-        write_until_done(&app_of_task, &plan, attempt, &outcome).await;
+        write_until_done(&app_of_task, &plan, attempt, &outcome, Some(claimed_at)).await;
     });
 }
 
@@ -195,7 +196,7 @@ async fn run(app: &Arc<App>, order: Order) {
         report.outcome
     };
     Span::current().set_attribute("callbridge.dial.outcome", outcome.word());
-    write_until_done(app, &plan, attempt, &outcome).await;
+    write_until_done(app, &plan, attempt, &outcome, None).await;
     crash::point(crash::OUTCOME_COMMITTED);
     if let DialOutcome::Rejected {
         kind: Rejection::RateLimited,
@@ -222,11 +223,17 @@ async fn hold(app: &App, account: AccountId, wait: Duration) {
     }
 }
 
-async fn write_until_done(app: &Arc<App>, plan: &Plan, attempt: i32, outcome: &DialOutcome) {
+async fn write_until_done(
+    app: &Arc<App>,
+    plan: &Plan,
+    attempt: i32,
+    outcome: &DialOutcome,
+    claimed_at: Option<DateTime<Utc>>,
+) {
     let id = plan.call_id;
     let began = Instant::now();
     loop {
-        match write(app, plan, attempt, outcome).await {
+        match write(app, plan, attempt, outcome, claimed_at).await {
             Ok(()) => break,
             Err(error) if began.elapsed() > WRITE_LIMIT => {
                 error!(call.id = %id, %error, "a dial's outcome could not be written; evidence will settle the call");
@@ -240,7 +247,13 @@ async fn write_until_done(app: &Arc<App>, plan: &Plan, attempt: i32, outcome: &D
     }
 }
 
-async fn write(app: &Arc<App>, plan: &Plan, attempt: i32, outcome: &DialOutcome) -> Result<(), Error> {
+async fn write(
+    app: &Arc<App>,
+    plan: &Plan,
+    attempt: i32,
+    outcome: &DialOutcome,
+    claimed_at: Option<DateTime<Utc>>,
+) -> Result<(), Error> {
     let id = plan.call_id;
     let mut conn = app.db.reserved().await?;
     let done = conn
@@ -248,6 +261,9 @@ async fn write(app: &Arc<App>, plan: &Plan, attempt: i32, outcome: &DialOutcome)
             let Some((call, now)) = calls::lock(conn, id).await? else {
                 return Ok(None);
             };
+            if claimed_at.is_some() && claimed_at != call.post_started_at {
+                return Ok(None);
+            }
             let (dialed, mut note) = decide(attempt, outcome, now);
             // Evidence may have come first, and named another call of Exotel's: never overwritten, and for a person to see.
             if matches!(

@@ -206,11 +206,18 @@ struct Context {
 /// Commits a call and, with a plan, dials it if it may be dialled now. None: the key is taken.
 async fn commit(app: Arc<App>, draft: Draft, plan: Option<Plan>, held: Option<Held>) -> Result<Option<Call>, Error> {
     let mut retries = Retries::default();
+    // What a commit was asked for: the row, and whether that is also the intent to dial.
+    let mut asked;
     let (begun, inserted) = loop {
         let begun = runtime::clock::since_boot();
         let mut conn = app.db.conn().await?;
+        asked = None;
         let inserted = conn
-            .transaction::<_, Error, _>(async |conn| insert(conn, &app, &draft, plan.as_ref(), held).await)
+            .transaction::<_, Error, _>(async |conn| {
+                let inserted = insert(conn, &app, &draft, plan.as_ref(), held).await?;
+                asked = inserted.as_ref().map(|(_, dial)| dial.is_some());
+                Ok(inserted)
+            })
             .instrument(info_span!("db.transaction", otel.name = "place_call"))
             .await;
         drop(conn);
@@ -222,7 +229,12 @@ async fn commit(app: Arc<App>, draft: Draft, plan: Option<Plan>, held: Option<He
     };
     let inserted = match inserted {
         Ok(inserted) => inserted,
-        Err(error) => return unknown_commit(&app, &draft, plan, error).await,
+        Err(error) => {
+            return match asked {
+                Some(dials) => unknown_commit(&app, &draft, plan.filter(|_| dials), error).await,
+                None => Err(error),
+            };
+        }
     };
     let Some((call, dial)) = inserted else { return Ok(None) };
     match plan.zip(dial) {
@@ -259,7 +271,7 @@ async fn unknown_commit(
         return Err(error);
     }
     if let Some(plan) = plan {
-        dial::give_back(app, plan, 1);
+        dial::give_back(app, plan, 1, draft.now);
     }
     let mut conn = app.db.conn().await?;
     match calls::find(&mut conn, draft.id).await? {
