@@ -6,7 +6,7 @@ use runtime::{Clock, Tasks};
 use tokio::sync::Semaphore;
 
 use crate::{
-    calls::{breaker::Breakers, hub::Hub},
+    calls::{breaker::Breakers, hub::Hub, turnstile::Turnstiles},
     config::Config,
     db::{Db, DbError},
     ingress::edges::Edges,
@@ -36,6 +36,8 @@ pub struct App {
     pub hub: Hub,
     /// One for each dial in flight.
     pub dial_permits: Arc<Semaphore>,
+    /// One fresh call of an account at a time.
+    pub turnstiles: Turnstiles,
     /// Which credentials, and which Exotel, are left alone for a while.
     pub breakers: Breakers,
     /// The edges that are attached here.
@@ -68,6 +70,7 @@ impl App {
             tokens: config.token_keys.clone(),
             verifier: config.token_keys.verifier(),
             dial_permits: Arc::new(Semaphore::new(config.dial_concurrency.get())),
+            turnstiles: Turnstiles::default(),
             breakers: Breakers::new(config.breaker_after),
             config,
             tasks,

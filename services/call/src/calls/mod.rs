@@ -20,6 +20,7 @@ pub mod record;
 pub mod request;
 pub mod socket;
 pub mod state;
+pub mod turnstile;
 pub mod watch;
 
 /// Starts the loops: news between replicas, the dialler with its sweep, the read-back, and housekeeping.

@@ -6,12 +6,12 @@ use callbridge_proto::id::{AgentId, CallId};
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use exotel::PhoneNumber;
-use futures_util::future::{join, join3};
+use futures_util::future::join3;
 use runtime::telemetry;
 use tracing::{Instrument as _, info_span};
 
 use super::{
-    capacity::{self, Caps, Verdict, Waits},
+    capacity::{self, Caps, Verdict, Waits, WhenBusy},
     dial::{self, Order, Plan},
     hours,
     request::{EXPIRES_AFTER, From, Request},
@@ -61,9 +61,10 @@ pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Pl
     }
     let (now, (phone, account)) = (now?, phone?);
     request.check_times(now)?;
-    let (agent, dial) = join(
+    let (agent, dial, pace) = join3(
         agent(&conn, request, &phone),
         dial::credentials(&conn, app, &account, &phone),
+        rates::peek(&conn, account.id(), rates::Kind::Dial),
     )
     .await;
     drop(conn);
@@ -76,6 +77,9 @@ pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Pl
     {
         let wait = TimeDelta::from_std(open.wait).unwrap_or(TimeDelta::seconds(30));
         held = Some(Held::until(now + wait, open.word));
+    }
+    if held.is_none() && !request.refuses_to_wait() && request.when_busy() != WhenBusy::Refuse {
+        held = held_by_pace(pace?, &context.account);
     }
     // Taken before the commit: between it and the POST there is nothing to wait for.
     let permit = match held {
@@ -209,6 +213,10 @@ async fn commit(app: Arc<App>, draft: Draft, plan: Option<Plan>, held: Option<He
     // What a commit was asked for: the row, and whether that is also the intent to dial.
     let mut asked;
     let (begun, inserted) = loop {
+        let turn = match &plan {
+            Some(plan) => Some(app.turnstiles.pass(plan.account).await?),
+            None => None,
+        };
         let begun = runtime::clock::since_boot();
         let mut conn = app.db.conn().await?;
         asked = None;
@@ -220,7 +228,7 @@ async fn commit(app: Arc<App>, draft: Draft, plan: Option<Plan>, held: Option<He
             })
             .instrument(info_span!("db.transaction", otel.name = "place_call"))
             .await;
-        drop(conn);
+        drop((conn, turn));
         match inserted {
             Err(Error::Db(DbError::Query(diesel::result::Error::RollbackTransaction))) => return Ok(None),
             Err(error) if retries.again(&error).await => {}
@@ -344,6 +352,13 @@ fn held_by_time(request: &Request, account: &Account, now: DateTime<Utc>) -> Res
         return Ok(Some(Held::until(open, "calling_hours")));
     }
     Ok((earliest > now).then_some(Held::until(earliest, "not_before")))
+}
+
+/// A turn that is far off needs no lock to be waited for.
+fn held_by_pace(pace: Option<rates::Pace>, account: &Account) -> Option<Held> {
+    let pace = pace?;
+    let turn = capacity::turn(pace, rates::Kind::Dial.pause(account.calls_per_minute));
+    turn.err().map(|at| Held::waits(Waits::Rate(at), pace.now))
 }
 
 /// Inserts the row with its first events. With a plan, and if there is room, the commit of this transaction is also the commit to

@@ -96,6 +96,22 @@ pub async fn lock_if_free(conn: &mut AsyncPgConnection, account: AccountId, kind
     query.get_result(conn).await.optional()
 }
 
+fixed! {
+    Peek { account: RawUuid as Uuid, kind: &'a str as Text },
+    "SELECT next_at, clock_timestamp() AS now FROM rates WHERE (account_id, kind) = (",
+    ")"
+}
+
+/// How things stand now, without a lock: soon they may stand otherwise.
+pub async fn peek(mut conn: &AsyncPgConnection, account: AccountId, kind: Kind) -> QueryResult<Option<Pace>> {
+    let query = Peek {
+        account: account.0,
+        kind: kind.label(),
+        of: PhantomData,
+    };
+    query.get_result(&mut conn).await.optional()
+}
+
 /// Sets when the next request is due, on a row that is locked.
 pub async fn set(
     mut conn: &AsyncPgConnection,
