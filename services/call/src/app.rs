@@ -10,6 +10,7 @@ use crate::{
     config::Config,
     db::{Db, DbError},
     ingress::edges::Edges,
+    metrics::Metrics,
     vault::Vault,
 };
 
@@ -42,6 +43,8 @@ pub struct App {
     pub breakers: Breakers,
     /// The edges that are attached here.
     pub edges: Edges,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// Why the parts cannot be put together.
@@ -76,6 +79,7 @@ impl App {
             tasks,
             hub: Hub::default(),
             edges: Edges::default(),
+            metrics: Metrics::new(),
         }))
     }
 }

@@ -8,6 +8,7 @@ pub mod db;
 pub mod directory;
 pub mod error;
 pub mod ingress;
+pub mod metrics;
 pub mod rpc;
 mod serve;
 mod startup;

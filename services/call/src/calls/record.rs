@@ -97,7 +97,7 @@ pub async fn record_locked(
 ) -> QueryResult<(Call, bool)> {
     let facts = before.facts()?;
     let transition = event.and_then(|event| apply(&facts, event));
-    let change = news(&before, note.change);
+    let change = read_back::ask_if_contradicted(&before, &facts, event, now, news(&before, note.change));
     let (facts, state, kind) = match (transition, kind) {
         (Some(transition), Some(kind)) if transition.state == before.state => {
             (transition.facts, transition.state, kind)

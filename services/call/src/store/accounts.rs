@@ -4,7 +4,7 @@ use callbridge_proto::id::AccountId;
 use chrono::{DateTime, Utc};
 use diesel::{
     AsChangeset, BoolExpressionMethods as _, ExpressionMethods as _, HasQuery, Insertable, OptionalExtension as _,
-    QueryDsl as _, QueryResult, SelectableHelper as _,
+    PgExpressionMethods as _, QueryDsl as _, QueryResult, SelectableHelper as _,
     dsl::{exists, not, now, select},
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -165,6 +165,18 @@ pub async fn rotate_token(conn: &mut AsyncPgConnection, id: AccountId) -> QueryR
     .get_result(conn)
     .await
     .optional()
+}
+
+/// Keeps an account's UTC offset. False: it was known.
+pub async fn set_utc_offset(conn: &mut AsyncPgConnection, id: AccountId, minutes: i32) -> QueryResult<bool> {
+    let differs = accounts::table
+        .find(id.0)
+        .filter(accounts::utc_offset_minutes.is_distinct_from(minutes));
+    let set = diesel::update(differs)
+        .set(accounts::utc_offset_minutes.eq(minutes))
+        .execute(conn)
+        .await?;
+    Ok(set == 1)
 }
 
 /// Makes the account with this sid the environment's, and no other: adds it when it is missing, and leaves one alone that

@@ -13,10 +13,14 @@ use futures_util::future::join;
 use serde_json::Value;
 use uuid::Uuid;
 
+pub use super::unreadable::readable;
 use crate::{
     calls::state::{Direction, Facts, State},
     store::{phones::DialMode, schema::calls},
 };
+
+#[cfg(test)]
+mod sample;
 
 /// A whole row.
 #[derive(Clone, Queryable, Selectable)]
@@ -249,6 +253,17 @@ pub async fn by_sid(conn: &mut AsyncPgConnection, account: Uuid, sid: &str) -> Q
         .first(conn)
         .await
         .optional()
+}
+
+/// Which of these ids of Exotel's calls of an account have.
+pub async fn owned_sids(conn: &mut AsyncPgConnection, account: Uuid, sids: &[&str]) -> QueryResult<Vec<String>> {
+    let owned: Vec<Option<String>> = calls::table
+        .filter(calls::account_id.eq(account))
+        .filter(calls::call_sid.eq_any(sids))
+        .select(calls::call_sid)
+        .load(conn)
+        .await?;
+    Ok(owned.into_iter().flatten().collect())
 }
 
 /// Inserts a call that somebody placed. None: the idempotency key is taken.

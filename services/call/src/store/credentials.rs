@@ -52,6 +52,16 @@ pub async fn of(mut conn: &AsyncPgConnection, account: Uuid, phone: Option<Uuid>
         .await
 }
 
+/// Which of these phones have a set of their own.
+pub async fn own_phones(conn: &mut AsyncPgConnection, phones: &[Uuid]) -> QueryResult<Vec<Uuid>> {
+    let own: Vec<Option<Uuid>> = credentials::table
+        .filter(credentials::phone_id.eq_any(phones))
+        .select(credentials::phone_id)
+        .load(conn)
+        .await?;
+    Ok(own.into_iter().flatten().collect())
+}
+
 /// The row of an owner, locked, and the version after its present one.
 pub async fn next_version(conn: &mut AsyncPgConnection, owner: Owner) -> QueryResult<Option<(Uuid, i64)>> {
     let row = match owner {

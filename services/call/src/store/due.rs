@@ -1,17 +1,22 @@
 //! Work whose time has come, claimed so that two replicas never take the same row.
 
+use std::collections::HashMap;
+
 use callbridge_proto::id::CallId;
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{
     ExpressionMethods as _, IntoSql as _, NullableExpressionMethods as _, PgExpressionMethods as _, QueryDsl as _,
-    QueryResult, SelectableHelper as _, dsl::now, pg::expression::extensions::IntervalDsl as _, sql_types::Timestamptz,
+    QueryResult, dsl::now, pg::expression::extensions::IntervalDsl as _, sql_types::Timestamptz,
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use crate::{
     calls::state::State,
-    store::{calls::Call, schema::calls},
+    store::{
+        calls::{Call, readable},
+        schema::calls,
+    },
 };
 
 /// Calls whose dial has had no outcome for `older_than`.
@@ -32,24 +37,52 @@ pub async fn dialing(conn: &mut AsyncPgConnection, older_than: TimeDelta, limit:
     Ok(ids.into_iter().map(CallId).collect())
 }
 
-/// Takes calls that Exotel shall be asked about, and gives them back after `lease` if nothing comes of it. Call it in a
-/// transaction.
-pub async fn read_backs(conn: &mut AsyncPgConnection, lease: TimeDelta, limit: i64) -> QueryResult<Vec<Call>> {
+/// A call that Exotel shall be asked about.
+#[derive(Debug)]
+pub struct Taken {
+    /// The row; its `read_back_at` is when the call is given back.
+    pub call: Call,
+    /// When its time came.
+    pub was_due: DateTime<Utc>,
+}
+
+/// Takes calls that Exotel shall be asked about, longest due first, and gives them back after `lease` if nothing comes of it.
+/// Also the ids of those that cannot be read. Call it in a transaction.
+pub async fn read_backs(
+    conn: &mut AsyncPgConnection,
+    lease: TimeDelta,
+    limit: i64,
+) -> QueryResult<(Vec<Taken>, Vec<Uuid>)> {
     let lease = i32::try_from(lease.num_seconds()).unwrap_or(i32::MAX).seconds();
-    let due: Vec<Uuid> = calls::table
+    let due: Vec<(Uuid, Option<DateTime<Utc>>)> = calls::table
         .filter(calls::read_back_at.le(now))
         .order(calls::read_back_at)
         .limit(limit)
-        .select(calls::id)
+        .select((calls::id, calls::read_back_at))
         .for_update()
         .skip_locked()
         .load(conn)
         .await?;
-    diesel::update(calls::table.filter(calls::id.eq_any(due)))
+    if due.is_empty() {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let ids: Vec<Uuid> = due.iter().map(|(id, _)| *id).collect();
+    diesel::update(calls::table.filter(calls::id.eq_any(&ids)))
         .set(calls::read_back_at.eq((now.into_sql::<Timestamptz>() + lease).nullable()))
-        .returning(Call::as_returning())
-        .get_results(conn)
-        .await
+        .execute(conn)
+        .await?;
+    let read = readable(conn, &ids).await?;
+    let times: HashMap<Uuid, Option<DateTime<Utc>>> = due.into_iter().collect();
+    let mut taken: Vec<Taken> = read
+        .calls
+        .into_iter()
+        .map(|call| Taken {
+            was_due: times.get(&call.id).copied().flatten().unwrap_or_default(),
+            call,
+        })
+        .collect();
+    taken.sort_by_key(|taken| taken.was_due);
+    Ok((taken, read.unreadable))
 }
 
 /// Sets when Exotel is asked next, unless that was changed since the call was taken.
@@ -65,6 +98,38 @@ pub async fn set_read_back(
             .filter(calls::read_back_at.is_not_distinct_from(call.read_back_at)),
     )
     .set((calls::read_back_at.eq(at), calls::read_backs.eq(times)))
+    .execute(conn)
+    .await
+}
+
+/// Asks later about calls that were taken together: they were not asked about.
+pub async fn postpone(conn: &mut AsyncPgConnection, calls: &[&Call], at: DateTime<Utc>) -> QueryResult<usize> {
+    let Some(lease) = calls.first().map(|call| call.read_back_at) else {
+        return Ok(0);
+    };
+    let ids: Vec<Uuid> = calls.iter().map(|call| call.id).collect();
+    diesel::update(
+        calls::table
+            .filter(calls::id.eq_any(ids))
+            .filter(calls::read_back_at.is_not_distinct_from(lease)),
+    )
+    .set(calls::read_back_at.eq(at))
+    .execute(conn)
+    .await
+}
+
+/// Counts a look at Exotel's list that did not settle a call which was taken, and sets the time of the next one.
+pub async fn polled(conn: &mut AsyncPgConnection, call: &Call, clean: bool, at: DateTime<Utc>) -> QueryResult<usize> {
+    diesel::update(
+        calls::table
+            .find(call.id)
+            .filter(calls::read_back_at.is_not_distinct_from(call.read_back_at)),
+    )
+    .set((
+        calls::read_back_at.eq(at),
+        calls::read_backs.eq(calls::read_backs + 1),
+        calls::settle_polls.eq(calls::settle_polls + i32::from(clean)),
+    ))
     .execute(conn)
     .await
 }

@@ -17,3 +17,4 @@ pub mod rates;
 pub mod schema;
 pub mod sessions;
 pub mod transcripts;
+pub mod unreadable;
