@@ -42,6 +42,8 @@ pub struct Config {
     pub settle_window: TimeDelta,
     /// When Exotel is asked after a call's last media session.
     pub read_back_steps: Vec<TimeDelta>,
+    /// How long after its end a call keeps its personal columns; none is for ever.
+    pub retention: Option<TimeDelta>,
     /// Covers a lost NOTIFY.
     pub poll_interval: Duration,
     /// So many dials in a row that Exotel did not answer let the following ones wait; zero for never.
@@ -162,6 +164,7 @@ impl Config {
         let sweep_after = values::delta(vars_ref, "SWEEP_AFTER", seconds(60));
         let settle_window = values::delta(vars_ref, "SETTLE_WINDOW", seconds(900));
         let read_back_steps = values::deltas(vars_ref, "READ_BACK_STEPS", &[10, 30, 60].map(seconds));
+        let retention = values::period(vars_ref, "RETENTION", Duration::from_hours(24 * 400));
         let poll_interval = values::duration(vars_ref, "POLL_INTERVAL", seconds(1));
         let breaker_after = vars_ref.parsed_or("BREAKER_AFTER", "a number, 0 for never", 10);
         let attach_lease = values::delta(vars_ref, "ATTACH_LEASE", seconds(45));
@@ -184,6 +187,7 @@ impl Config {
                 sweep_after,
                 settle_window,
                 read_back_steps,
+                retention,
                 poll_interval,
                 breaker_after,
                 attach_lease,

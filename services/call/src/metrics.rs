@@ -12,6 +12,7 @@ pub struct Metrics {
     settled: Counter<u64>,
     read_backs: Counter<u64>,
     quarantined: Counter<u64>,
+    blanked: Counter<u64>,
 }
 
 impl Metrics {
@@ -35,6 +36,10 @@ impl Metrics {
                 .u64_counter("callbridge.rows.quarantined")
                 .with_description("rows of calls that cannot be read and wait for a person")
                 .build(),
+            blanked: meter
+                .u64_counter("callbridge.calls.blanked")
+                .with_description("calls whose personal columns were blanked")
+                .build(),
         }
     }
 
@@ -57,6 +62,11 @@ impl Metrics {
     /// A row cannot be read and waits for a person.
     pub fn quarantined(&self) {
         self.quarantined.add(1, &[]);
+    }
+
+    /// Calls were blanked.
+    pub(crate) fn blanked(&self, calls: usize) {
+        self.blanked.add(u64::try_from(calls).unwrap_or(u64::MAX), &[]);
     }
 }
 

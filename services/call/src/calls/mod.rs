@@ -26,6 +26,7 @@ pub mod read_back;
 pub mod reconcile;
 pub mod record;
 pub mod request;
+pub mod retention;
 mod search;
 pub mod settle;
 pub mod socket;
@@ -40,6 +41,7 @@ pub fn start(app: &Arc<App>) {
     dispatch::start(app);
     reconcile::start(app);
     housekeeping::start(app);
+    retention::start(app);
 }
 
 /// Sets aside a row that cannot be read, for a person and for another release (F40).

@@ -36,6 +36,7 @@ fn defaults() {
         (config.attach_lease.num_seconds(), config.drain_timeout.as_secs()),
         (45, 45)
     );
+    assert_eq!(config.retention.map(|kept| kept.num_days()), Some(400));
 }
 
 #[test]
@@ -47,6 +48,7 @@ fn settings_are_read() {
         ("SWEEP_AFTER", "300ms"),
         ("READ_BACK_STEPS", "100ms, 2s"),
         ("DIAL_CONCURRENCY", "3"),
+        ("RETENTION", "0"),
         ("EXOTEL_SID", "acme1"),
         ("EXOTEL_API_KEY", "canary-key"),
         ("EXOTEL_API_TOKEN", "canary-token"),
@@ -58,8 +60,8 @@ fn settings_are_read() {
     assert_eq!(config.public_base_url, "http://127.0.0.1:8080");
     assert!(!config.reflection && config.agent_endpoints.check("http://127.0.0.1:1").is_ok());
     assert_eq!(
-        (config.sweep_after, config.dial_concurrency.get()),
-        (TimeDelta::milliseconds(300), 3)
+        (config.sweep_after, config.dial_concurrency.get(), config.retention),
+        (TimeDelta::milliseconds(300), 3, None)
     );
     assert_eq!(
         config.default_caller_id().map(PhoneNumber::expose),
@@ -103,11 +105,12 @@ fn all_mistakes_are_told_together_and_without_values() {
         ("AGENT_ENDPOINT_ALLOW", "can ary"),
         ("REFLECTION", "canary"),
         ("SETTLE_WINDOW", "canary"),
+        ("RETENTION", "canary"),
         ("DB_POOL_SIZE", "0"),
         ("EXOTEL_SUBDOMAIN", "canary.example"),
         ("EXOTEL_CALLER_ID", "canary"),
     ]);
-    assert_eq!(told.len(), 11, "{told:?}");
+    assert_eq!(told.len(), 12, "{told:?}");
     assert!(!told.concat().contains("canary"), "{told:?}");
 }
 

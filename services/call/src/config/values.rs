@@ -7,8 +7,10 @@ use runtime::config::Vars;
 
 /// Longer is a slip of the pen.
 const LONGEST: Duration = Duration::from_hours(24);
+/// The same, for what is kept.
+const LONGEST_PERIOD: Duration = Duration::from_hours(24 * 36_500);
 
-/// A duration such as `2s`, `250ms`, `15m` or `2` (seconds).
+/// A duration such as `2s`, `250ms`, `15m`, `1h`, `1d` or `2` (seconds).
 pub(super) fn duration(vars: &mut Vars, name: &str, default: Duration) -> Duration {
     match vars.text(name).map(|text| parse(&text)) {
         None => default,
@@ -16,7 +18,7 @@ pub(super) fn duration(vars: &mut Vars, name: &str, default: Duration) -> Durati
         Some(None) => {
             vars.problem(
                 name,
-                "does not read as a duration such as 2s, 250ms or 15m, above zero and up to a day",
+                "does not read as a duration such as 2s, 250ms, 15m or 1h, above zero and up to a day",
             );
             default
         }
@@ -26,6 +28,22 @@ pub(super) fn duration(vars: &mut Vars, name: &str, default: Duration) -> Durati
 /// The same, for arithmetic with the time of day.
 pub(super) fn delta(vars: &mut Vars, name: &str, default: Duration) -> TimeDelta {
     signed(duration(vars, name, default))
+}
+
+/// A long time such as `400d`; `0` is none at all.
+pub(super) fn period(vars: &mut Vars, name: &str, default: Duration) -> Option<TimeDelta> {
+    let period = match vars.text(name) {
+        None => Some(default),
+        Some(text) if text == "0" => None,
+        Some(text) => read(&text, LONGEST_PERIOD).or_else(|| {
+            vars.problem(
+                name,
+                "does not read as a duration such as 400d or 15m, up to a hundred years, or 0 for none",
+            );
+            Some(default)
+        }),
+    };
+    period.and_then(|period| TimeDelta::from_std(period).ok())
 }
 
 /// Durations with commas between.
@@ -52,15 +70,21 @@ fn signed(duration: Duration) -> TimeDelta {
 }
 
 fn parse(text: &str) -> Option<Duration> {
+    read(text, LONGEST)
+}
+
+fn read(text: &str, longest: Duration) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_lowercase());
     let number: u64 = digits.parse().ok()?;
     let duration = match &text[digits.len()..] {
         "ms" => Duration::from_millis(number),
         "" | "s" => Duration::from_secs(number),
         "m" => Duration::from_secs(number.checked_mul(60)?),
+        "h" => Duration::from_secs(number.checked_mul(60 * 60)?),
+        "d" => Duration::from_secs(number.checked_mul(24 * 60 * 60)?),
         _ => return None,
     };
-    (!duration.is_zero() && duration <= LONGEST).then_some(duration)
+    (!duration.is_zero() && duration <= longest).then_some(duration)
 }
 
 /// `true`, `on`, `1` and their opposites.
@@ -119,6 +143,8 @@ mod tests {
             ("250ms", Some(250)),
             ("15m", Some(900_000)),
             ("7", Some(7000)),
+            ("1h", Some(3_600_000)),
+            ("1d", Some(86_400_000)),
         ] {
             assert_eq!(parse(text), millis.map(Duration::from_millis), "{text}");
         }
@@ -128,12 +154,31 @@ mod tests {
             "0ms",
             "s",
             "-1s",
-            "1h",
+            "1w",
             "2 s",
             "25000m",
+            "25h",
+            "2d",
             "99999999999999999999s",
         ] {
             assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_period_is_long_or_none() {
+        let days = Duration::from_hours(24 * 400);
+        let of = |text: Option<&'static str>| {
+            let mut vars: Vars = text.iter().map(|text| ("RETENTION", *text)).collect();
+            let period = period(&mut vars, "RETENTION", days);
+            (period.map(|period| period.num_seconds()), vars.finish(()).is_ok())
+        };
+        assert_eq!(of(None), (Some(400 * 86_400), true));
+        assert_eq!(of(Some("0")), (None, true));
+        assert_eq!(of(Some("36500d")), (Some(36_500 * 86_400), true));
+        assert_eq!(of(Some("90m")), (Some(5_400), true));
+        for wrong in ["36501d", "0d", "d", "-1d", "for ever"] {
+            assert!(!of(Some(wrong)).1, "{wrong}");
         }
     }
 

@@ -14,6 +14,7 @@ pub mod inbox;
 pub mod phones;
 pub mod queue;
 pub mod rates;
+pub mod retention;
 pub mod schema;
 pub mod sessions;
 pub mod transcripts;

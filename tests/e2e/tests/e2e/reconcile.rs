@@ -1,13 +1,16 @@
-//! What Exotel is asked about, in bulk: lost callbacks, contradictions and rows that cannot be read.
+//! What Exotel is asked about, in bulk: lost callbacks, contradictions, rows that cannot be read, and what is too old.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use callbridge_proto::call::v1::{Call, CallEvent, CallState};
+use callbridge_proto::call::v1::{Call, CallEvent, CallState, GetTranscriptRequest, PlaceCallRequest};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection as _};
-use e2e::{CUSTOMER, PATIENCE, Story, callback_url, http, kinds, quick, registration, seconds_from_now};
+use e2e::{
+    CUSTOMER, PATIENCE, Story, callback_url, http, kinds, quick, refusal, refused, registration, seconds_from_now,
+};
 use exotel_sim::{Callbacks, Callee, CallerScript, Outcome};
 use stack::poll;
+use tonic::Code;
 
 /// An Exotel that sends no callbacks.
 async fn silent() -> Result<Story> {
@@ -229,5 +232,75 @@ async fn a_call_that_nobody_ends_is_over_when_its_time_limit_is_long_past() -> R
         (CallState::Failed, "time_limit", true)
     );
     assert_eq!(story.posts()?, 1);
+    story.stack.shut_down().await
+}
+
+/// What is too old loses the person, and stays the call of its key.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_call_is_blanked_and_its_key_is_still_used() -> Result<()> {
+    let builder = quick().call_setting("RETENTION", "3s");
+    let story = Story::with(builder, registration()?).await?;
+    let script = CallerScript::new().silence(300).hang_up();
+    story
+        .stack
+        .control()
+        .set_outcome(CUSTOMER, Outcome::answered_by(script))?;
+    let request = PlaceCallRequest {
+        metadata: [("order".to_owned(), "42".to_owned())].into(),
+        calling_hours_override: "because".to_owned(),
+        record: true,
+        ..story.request(CUSTOMER)
+    };
+    let placed = story.place(request.clone()).await?;
+    let (call, _) = story.ended(&placed.id).await?;
+    story.told(&call.exotel_call_sid).await?;
+    sql(
+        &story,
+        "INSERT INTO transcripts (media_session_id, sequence, call_id, speaker, text)
+            SELECT id, 1, call_id, 1, 'a secret' FROM media_sessions;
+        INSERT INTO webhook_inbox (call_id, body, received_at, problem)
+            SELECT id, '+919812340017', now() + interval '1 hour', 'for a person' FROM calls",
+    )
+    .await?;
+    let blank = story
+        .until(&call.id, "the blanked call", |call| call.customer_number.is_empty())
+        .await?;
+    assert_eq!(
+        (blank.state(), blank.metadata.len(), blank.recording_url.as_str()),
+        (call.state(), 0, "")
+    );
+    assert_eq!(blank.phone_number, call.phone_number);
+    let transcript = GetTranscriptRequest {
+        call_id: call.id.clone(),
+    };
+    let said = story
+        .stack
+        .clients()
+        .calls()
+        .get_transcript(transcript)
+        .await?
+        .into_inner();
+    assert!(said.entries.is_empty());
+    let gone = "calls WHERE blanked_at IS NOT NULL AND customer = '' AND traceparent IS NULL
+        AND calling_hours_override IS NULL AND read_back_at IS NULL AND fingerprint IS NOT NULL";
+    assert_eq!(story.count(gone).await?, 1);
+    assert_eq!(story.count("webhook_inbox WHERE length(body) > 0").await?, 0);
+    poll("the old webhooks to go", PATIENCE, async || {
+        match story.count("webhook_inbox WHERE received_at < now()").await {
+            Ok(0) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+
+    let again = story.place(request.clone()).await?;
+    assert_eq!((&again.id, again.state()), (&call.id, call.state()), "the same call");
+    let other = PlaceCallRequest {
+        to: "+919812340018".to_owned(),
+        ..request
+    };
+    let reused = story.stack.clients().calls().place_call(other).await.unwrap_err();
+    assert_eq!(refusal(&reused), refused(Code::AlreadyExists, "IDEMPOTENCY_KEY_REUSED"));
+    assert_eq!((story.posts()?, story.dials("09812340017").await?), (1, 1));
     story.stack.shut_down().await
 }

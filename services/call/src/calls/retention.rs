@@ -1,0 +1,62 @@
+//! What is kept of an old call: its row, its key and its fingerprint, so that a repeat of the key is still the same call; no
+//! person in it, and nothing that was said.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::TimeDelta;
+use diesel_async::AsyncConnection as _;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::{app::App, error::Error, store::retention};
+
+/// Rows in one transaction: it takes a fraction of a second.
+const BATCH: i64 = 500;
+/// Between two batches, so that calls come first.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often old calls are looked for; more often where little is kept.
+const EVERY: Duration = Duration::from_hours(1);
+
+/// Starts the loop, if anything is ever too old.
+pub fn start(app: &Arc<App>) {
+    let Some(kept) = app.config.retention else { return };
+    let every = kept.to_std().unwrap_or(EVERY).clamp(PAUSE, EVERY);
+    let app_of_task = Arc::clone(app);
+    app.tasks.spawn(async move {
+        let app = app_of_task;
+        let stopping = app.tasks.stopping();
+        tokio::pin!(stopping);
+        let mut blanked = 0;
+        loop {
+            let again = match round(&app, kept).await {
+                Ok((calls, rest)) => {
+                    blanked += calls;
+                    calls > 0 || rest > 0
+                }
+                Err(error) => {
+                    warn!(%error, "old calls could not be blanked; they are tried again");
+                    false
+                }
+            };
+            if !again && blanked > 0 {
+                info!(calls = blanked, "blanked the personal columns of old calls");
+                blanked = 0;
+            }
+            tokio::select! {
+                () = &mut stopping => return,
+                () = sleep(if again { PAUSE } else { every }) => {}
+            }
+        }
+    });
+}
+
+/// One batch of calls, and one of webhooks. Returns how many there were.
+async fn round(app: &App, kept: TimeDelta) -> Result<(usize, usize), Error> {
+    let mut conn = app.db.conn().await?;
+    let calls = conn
+        .transaction::<_, Error, _>(async |conn| Ok(retention::blank(conn, kept, BATCH).await?))
+        .await?;
+    app.metrics.blanked(calls);
+    let webhooks = retention::forget_webhooks(&mut conn, kept, BATCH).await?;
+    Ok((calls, webhooks))
+}

@@ -1,0 +1,68 @@
+//! Blanking what is too old to be kept. Other replicas take other rows at the same time.
+
+use chrono::TimeDelta;
+use diesel::{
+    QueryResult, QueryableByName, sql_query,
+    sql_types::{Array, BigInt, Interval, Uuid as SqlUuid},
+};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid;
+
+use super::sessions::interval;
+
+#[derive(QueryableByName)]
+struct Blanked {
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+}
+
+/// What else is known about persons, by the ids of their calls.
+const OF_CALLS: [&str; 4] = [
+    "DELETE FROM transcripts WHERE call_id = ANY($1)",
+    "DELETE FROM call_commands WHERE call_id = ANY($1)",
+    "UPDATE media_sessions SET recording_url = NULL WHERE call_id = ANY($1) AND recording_url IS NOT NULL",
+    "UPDATE webhook_inbox SET body = '', content_type = NULL, applied_at = coalesce(applied_at, clock_timestamp())
+        WHERE call_id = ANY($1)",
+];
+
+/// Blanks the personal columns of calls that ended longer ago than this, with what was said and told in them. The row stays,
+/// with its key and its fingerprint. Call it in a transaction.
+pub async fn blank(conn: &mut AsyncPgConnection, kept: TimeDelta, limit: i64) -> QueryResult<usize> {
+    let blanked: Vec<Blanked> = sql_query(
+        "UPDATE calls SET blanked_at = clock_timestamp(), customer = '', metadata = '{}', recording_url = NULL,
+            transfer_to = NULL, calling_hours_override = NULL, traceparent = NULL, read_back_at = NULL
+        WHERE id IN (
+            SELECT id FROM calls WHERE ended_at < now() - $1 AND ended_at IS NOT NULL AND blanked_at IS NULL
+            ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED
+        ) RETURNING id",
+    )
+    .bind::<Interval, _>(interval(kept))
+    .bind::<BigInt, _>(limit)
+    .get_results(conn)
+    .await?;
+    let ids: Vec<Uuid> = blanked.into_iter().map(|row| row.id).collect();
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    for statement in OF_CALLS {
+        sql_query(statement)
+            .bind::<Array<SqlUuid>, _>(&ids)
+            .execute(conn)
+            .await?;
+    }
+    Ok(ids.len())
+}
+
+/// Deletes webhooks that came longer ago than this and were applied.
+pub async fn forget_webhooks(conn: &mut AsyncPgConnection, kept: TimeDelta, limit: i64) -> QueryResult<usize> {
+    sql_query(
+        "DELETE FROM webhook_inbox WHERE id IN (
+            SELECT id FROM webhook_inbox WHERE received_at < now() - $1 AND applied_at IS NOT NULL
+            ORDER BY received_at LIMIT $2 FOR UPDATE SKIP LOCKED
+        )",
+    )
+    .bind::<Interval, _>(interval(kept))
+    .bind::<BigInt, _>(limit)
+    .execute(conn)
+    .await
+}
