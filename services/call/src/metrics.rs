@@ -1,8 +1,9 @@
-//! The service's metrics. Labels hold stable words; never a call, a number or a secret.
+//! The service's metrics. Labels hold stable words and, for streams, an account's id; never a call, a number or a secret.
 
 use std::fmt;
 
-use opentelemetry::metrics::Counter;
+use callbridge_proto::id::AccountId;
+use opentelemetry::metrics::{Counter, Gauge};
 use runtime::telemetry::{label, meter};
 
 /// The instruments. Cheap to clone.
@@ -13,6 +14,8 @@ pub struct Metrics {
     read_backs: Counter<u64>,
     quarantined: Counter<u64>,
     blanked: Counter<u64>,
+    streams: Gauge<u64>,
+    drift: Gauge<i64>,
 }
 
 impl Metrics {
@@ -39,6 +42,14 @@ impl Metrics {
             blanked: meter
                 .u64_counter("callbridge.calls.blanked")
                 .with_description("calls whose personal columns were blanked")
+                .build(),
+            streams: meter
+                .u64_gauge("callbridge.streams.active")
+                .with_description("open streams as Exotel counts them")
+                .build(),
+            drift: meter
+                .i64_gauge("callbridge.streams.drift")
+                .with_description("Exotel's count of open streams minus ours")
                 .build(),
         }
     }
@@ -67,6 +78,13 @@ impl Metrics {
     /// Calls were blanked.
     pub(crate) fn blanked(&self, calls: usize) {
         self.blanked.add(u64::try_from(calls).unwrap_or(u64::MAX), &[]);
+    }
+
+    /// Exotel's count of an account's open streams, and ours.
+    pub(crate) fn streams(&self, account: AccountId, exotel: u32, ours: i64) {
+        let labels = [label("account", account.to_string())];
+        self.streams.record(u64::from(exotel), &labels);
+        self.drift.record(i64::from(exotel) - ours, &labels);
     }
 }
 

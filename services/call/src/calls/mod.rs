@@ -15,6 +15,7 @@ pub mod capacity;
 mod claim;
 pub mod dial;
 pub mod dispatch;
+pub mod drift;
 pub mod end;
 pub mod hours;
 pub mod housekeeping;
@@ -42,6 +43,7 @@ pub fn start(app: &Arc<App>) {
     reconcile::start(app);
     housekeeping::start(app);
     retention::start(app);
+    drift::start(app);
 }
 
 /// Sets aside a row that cannot be read, for a person and for another release (F40).

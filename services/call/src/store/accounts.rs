@@ -4,8 +4,9 @@ use callbridge_proto::id::AccountId;
 use chrono::{DateTime, Utc};
 use diesel::{
     AsChangeset, BoolExpressionMethods as _, ExpressionMethods as _, HasQuery, Insertable, OptionalExtension as _,
-    PgExpressionMethods as _, QueryDsl as _, QueryResult, SelectableHelper as _,
+    PgExpressionMethods as _, QueryDsl as _, QueryResult, QueryableByName, SelectableHelper as _,
     dsl::{exists, not, now, select},
+    sql_query,
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
@@ -177,6 +178,34 @@ pub async fn set_utc_offset(conn: &mut AsyncPgConnection, id: AccountId, minutes
         .execute(conn)
         .await?;
     Ok(set == 1)
+}
+
+/// Takes an account whose open streams were not counted for two minutes and that has calls now, or had them lately. Any replica
+/// may take any of them.
+pub async fn take_for_streams(conn: &mut AsyncPgConnection) -> QueryResult<Option<Account>> {
+    let taken: Option<Taken> = sql_query(
+        "UPDATE accounts SET streams_checked_at = clock_timestamp() WHERE id = (
+            SELECT a.id FROM accounts a WHERE a.streams_checked_at < clock_timestamp() - interval '2 minutes' AND (
+                EXISTS (SELECT 1 FROM calls c WHERE c.account_id = a.id
+                    AND c.state IN ('dialing', 'unconfirmed', 'placed', 'ringing', 'in_progress'))
+                OR EXISTS (SELECT 1 FROM calls c WHERE c.account_id = a.id
+                    AND c.ended_at > now() - interval '10 minutes' AND c.ended_at IS NOT NULL AND c.blanked_at IS NULL)
+            ) ORDER BY a.streams_checked_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+        ) RETURNING id",
+    )
+    .get_result(conn)
+    .await
+    .optional()?;
+    match taken {
+        Some(taken) => find(conn, AccountId(taken.id)).await,
+        None => Ok(None),
+    }
+}
+
+#[derive(QueryableByName)]
+struct Taken {
+    #[diesel(sql_type = diesel::sql_types::Uuid)]
+    id: Uuid,
 }
 
 /// Makes the account with this sid the environment's, and no other: adds it when it is missing, and leaves one alone that

@@ -3,7 +3,7 @@
 use callbridge_proto::id::{CallId, EdgeId, MediaSessionId};
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{
-    BoolExpressionMethods as _, ExpressionMethods as _, Insertable, NullableExpressionMethods as _,
+    BoolExpressionMethods as _, ExpressionMethods as _, Insertable, JoinOnDsl as _, NullableExpressionMethods as _,
     OptionalExtension as _, QueryDsl as _, QueryResult, Queryable, Selectable, SelectableHelper as _,
     dsl::now,
     expression::{SqlLiteral, UncheckedBind},
@@ -124,6 +124,18 @@ pub async fn live(conn: &mut AsyncPgConnection, call: CallId) -> QueryResult<Opt
         .first(conn)
         .await
         .optional()
+}
+
+/// How many live sessions an account has.
+pub async fn live_of_account(conn: &mut AsyncPgConnection, account: Uuid) -> QueryResult<i64> {
+    media_sessions::table
+        .inner_join(calls::table.on(calls::id.eq(media_sessions::call_id)))
+        .filter(calls::account_id.eq(account))
+        .filter(media_sessions::started_at.is_not_null())
+        .filter(media_sessions::ended_at.is_null())
+        .count()
+        .get_result(conn)
+        .await
 }
 
 /// Makes an edge the owner of the session that a nonce opens; the newest claim owns it. None: unknown, expired or started.

@@ -235,6 +235,31 @@ async fn a_call_that_nobody_ends_is_over_when_its_time_limit_is_long_past() -> R
     story.stack.shut_down().await
 }
 
+/// Exotel's count of open streams is compared with ours, once in two minutes in all replicas together.
+#[tokio::test(flavor = "multi_thread")]
+async fn open_streams_are_counted_once_while_there_are_calls() -> Result<()> {
+    let story = Story::with(quick().replicas(2), registration()?).await?;
+    story
+        .stack
+        .control()
+        .set_outcome(CUSTOMER, Outcome::answered_by(CallerScript::new()))?;
+    assert_eq!(requests(&story, "/ActiveStreams").await?, 0, "no call, no question");
+    let call = story.place(story.request(CUSTOMER)).await?;
+    story.until_state(&call.id, CallState::InProgress).await?;
+    poll("a count", PATIENCE, async || {
+        match requests(&story, "/ActiveStreams").await {
+            Ok(1) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    // Both replicas look again meanwhile.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(requests(&story, "/ActiveStreams").await?, 1);
+    assert_eq!(story.posts()?, 1);
+    story.stack.shut_down().await
+}
+
 /// What is too old loses the person, and stays the call of its key.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_call_is_blanked_and_its_key_is_still_used() -> Result<()> {
