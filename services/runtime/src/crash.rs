@@ -1,8 +1,9 @@
 //! Crash points: named places where a test makes a process die, so that what the others make of it can be seen.
 //!
 //! Compiled in with the feature `crash-points` alone; without it [`point`] is empty. `CRASH_AT` arms one point:
-//! `NAME[:NTH][+MILLISECONDS][!panic]`. The process dies by SIGKILL the NTH time (the first by default) that it comes to the
-//! place, at once or that much later; with `!panic` the task panics instead.
+//! `NAME[:NTH][+MILLISECONDS][!panic|!stop]`. The process dies by SIGKILL the NTH time (the first by default) that it comes to
+//! the place, at once or that much later; with `!panic` the task panics instead, with `!stop` the process gets SIGSTOP and goes
+//! on when somebody lets it.
 
 /// Dies here, if `CRASH_AT` says so.
 #[cfg(not(feature = "crash-points"))]
@@ -30,12 +31,24 @@ mod armed {
         name: String,
         nth: u32,
         after: Duration,
-        panics: bool,
+        then: Then,
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Then {
+        Die,
+        Panic,
+        Stop,
     }
 
     impl Plan {
         fn parse(text: &str) -> Option<Self> {
-            let (text, panics) = text.strip_suffix("!panic").map_or((text, false), |rest| (rest, true));
+            let (text, then) = match text.split_once('!') {
+                Some((rest, "panic")) => (rest, Then::Panic),
+                Some((rest, "stop")) => (rest, Then::Stop),
+                Some(_) => return None,
+                None => (text, Then::Die),
+            };
             let (text, after) = match text.split_once('+') {
                 Some((rest, ms)) => (rest, ms.parse().ok()?),
                 None => (text, 0),
@@ -48,7 +61,7 @@ mod armed {
                 name: name.to_owned(),
                 nth,
                 after: Duration::from_millis(after),
-                panics,
+                then,
             })
         }
     }
@@ -65,22 +78,23 @@ mod armed {
         if SEEN.fetch_add(1, Ordering::Relaxed) + 1 != plan.nth {
             return;
         }
-        if plan.panics {
-            panic!("crash point {name}");
-        }
+        let signal = match plan.then {
+            Then::Panic => panic!("crash point {name}"),
+            // Nothing of this process runs after it, which is the point.
+            Then::Die => Signal::KILL,
+            Then::Stop => Signal::STOP,
+        };
+        let strike = move || {
+            let _ = kill_process(getpid(), signal);
+        };
         if plan.after.is_zero() {
-            die();
+            strike();
         } else {
-            thread::spawn(|| {
+            thread::spawn(move || {
                 thread::sleep(plan.after);
-                die();
+                strike();
             });
         }
-    }
-
-    fn die() {
-        // Nothing of this process runs after it, which is the point.
-        let _ = kill_process(getpid(), Signal::KILL);
     }
 
     #[cfg(test)]
@@ -89,17 +103,19 @@ mod armed {
 
         #[test]
         fn plans_are_read() {
-            let plan = |name: &str, nth, ms, panics| {
+            let plan = |name: &str, nth, ms, then| {
                 Some(Plan {
                     name: name.to_owned(),
                     nth,
                     after: Duration::from_millis(ms),
-                    panics,
+                    then,
                 })
             };
-            assert_eq!(Plan::parse("posting"), plan("posting", 1, 0, false));
-            assert_eq!(Plan::parse("posting:3+20"), plan("posting", 3, 20, false));
-            assert_eq!(Plan::parse("posting!panic"), plan("posting", 1, 0, true));
+            assert_eq!(Plan::parse("posting"), plan("posting", 1, 0, Then::Die));
+            assert_eq!(Plan::parse("posting:3+20"), plan("posting", 3, 20, Then::Die));
+            assert_eq!(Plan::parse("posting!panic"), plan("posting", 1, 0, Then::Panic));
+            assert_eq!(Plan::parse("posting:2+7!stop"), plan("posting", 2, 7, Then::Stop));
+            assert_eq!(Plan::parse("posting!dance"), None);
             assert_eq!(Plan::parse(""), None);
             assert_eq!(Plan::parse("a:b"), None);
         }

@@ -2,12 +2,14 @@
 
 mod arguments;
 mod balancer;
+mod callbacks;
 mod check;
 mod child;
 mod dice;
 mod figures;
 mod kills;
 mod load;
+mod outages;
 mod part;
 mod people;
 mod pieces;
@@ -15,6 +17,7 @@ mod pulse;
 mod records;
 mod screen;
 mod system;
+mod zombie;
 
 use std::{fs::File, process::ExitCode, sync::Arc, time::Duration};
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::{
     process::{Child as Process, ChildStdin, Command},
     time::timeout,
@@ -134,6 +134,15 @@ impl Child {
     /// Lets it go on.
     pub(super) fn go_on(&self) -> anyhow::Result<()> {
         self.signal(Signal::CONT)
+    }
+
+    /// Whether it is stopped, by us or by itself.
+    pub(super) fn is_stopped(&self) -> anyhow::Result<bool> {
+        let pid = self.pid.context("a child had no process id")?;
+        // Looks only: its end is for the runtime to see.
+        let looks = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let seen = waitid(WaitId::Pid(pid), looks).context("cannot look after a child")?;
+        Ok(seen.is_some_and(|status| status.stopped()))
     }
 
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {

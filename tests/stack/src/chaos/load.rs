@@ -1,12 +1,6 @@
 //! The clients: each places one call after the other, and repeats each with its key until there is a definite answer.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use callbridge_proto::call::v1::{PlaceCallRequest, WaitFor, WhenAtCapacity, WhenNumberBusy, place_call_request::From};
 use runtime::Tasks;
@@ -72,8 +66,6 @@ pub(super) struct Load {
     clients: Vec<JoinHandle<Option<Told>>>,
     enough: CancellationToken,
     give_up: CancellationToken,
-    /// How many calls were accepted.
-    pub(super) accepted: Arc<AtomicU64>,
 }
 
 impl Load {
@@ -89,7 +81,6 @@ impl Load {
             caps: system.members.iter().map(|member| member.limits.concurrent).collect(),
         };
         let (enough, give_up) = (CancellationToken::new(), CancellationToken::new());
-        let accepted = Arc::new(AtomicU64::new(0));
         let clients = (0..CLIENTS).map(|number| {
             let client = Client {
                 targets: targets.clone(),
@@ -98,7 +89,6 @@ impl Load {
                 prefix: format!("{seed}-{first_round}-{number}"),
                 enough: enough.clone(),
                 give_up: give_up.clone(),
-                accepted: Arc::clone(&accepted),
                 told: Told::default(),
             };
             system.tasks.spawn(client.run())
@@ -107,7 +97,6 @@ impl Load {
             clients: clients.collect(),
             enough,
             give_up,
-            accepted,
         }
     }
 
@@ -138,7 +127,6 @@ struct Client {
     prefix: String,
     enough: CancellationToken,
     give_up: CancellationToken,
-    accepted: Arc<AtomicU64>,
     told: Told,
 }
 
@@ -209,7 +197,15 @@ impl Client {
             } else {
                 one.into_iter().collect()
             };
-            let tries = replicas.iter().map(|replica| ask(replica, request.clone(), patience));
+            let mut request = request.clone();
+            if self.enough.is_cancelled() {
+                // How long to wait is not part of the call.
+                request.wait_for = WaitFor::Queued.into();
+            }
+            let tells = self.enough.is_cancelled() || self.dice.percent(70);
+            let tries = replicas
+                .iter()
+                .map(|replica| ask(replica, request.clone(), patience, tells));
             let (mut answered, mut full) = (false, false);
             for answer in futures_util::future::join_all(tries).await {
                 match answer {
@@ -229,7 +225,6 @@ impl Client {
             if answered {
                 times -= 1;
                 if times == 0 {
-                    self.accepted.fetch_add(1, Ordering::Relaxed);
                     return;
                 }
             }
@@ -245,10 +240,19 @@ impl Client {
     }
 }
 
-/// One try. A client that loses its patience goes away without a word.
-pub(super) async fn ask(replica: &Clients, request: PlaceCallRequest, patience: Duration) -> Result<String, Status> {
+/// One try. A client that does not tell its deadline goes away without a word when it loses its patience.
+pub(super) async fn ask(
+    replica: &Clients,
+    request: PlaceCallRequest,
+    patience: Duration,
+    tells: bool,
+) -> Result<String, Status> {
     let mut calls = replica.calls();
-    let answer = timeout(patience, calls.place_call(Request::new(request))).await;
+    let mut request = Request::new(request);
+    if tells {
+        request.set_timeout(patience);
+    }
+    let answer = timeout(patience, calls.place_call(request)).await;
     let answer = answer.map_err(|_| Status::deadline_exceeded("the client lost its patience"))??;
     let call = answer.into_inner().call.unwrap_or_default();
     Ok(call.id)

@@ -13,15 +13,18 @@ use tokio::time::sleep;
 
 use super::{
     arguments::What,
+    callbacks,
     check::{self, Evidence, Verdict, Violation},
     child::Child,
     figures::Figures,
     kills,
     load::{Load, Told},
+    outages,
     pulse::Pulse,
     records,
     screen::Screen,
     system::System,
+    zombie,
 };
 use crate::postgres::Postgres;
 
@@ -77,13 +80,7 @@ impl Part {
             pulse: &pulse,
             screen,
         };
-        let load = Load::start(&system, &pulse, self.seed, self.first);
-        let (mut figures, children) = match self.what {
-            What::Kills => kills::run(&stage, children).await?,
-            What::Postgres | What::Callbacks | What::Zombie => anyhow::bail!("not yet"),
-        };
-        screen.show(self.first + self.rounds, "clients finish");
-        let told = load.finish(ANSWER).await;
+        let (mut figures, told, children) = stage.rounds(children).await?;
         settle(&stage).await?;
         let verdict = judge(system, children, told, &mut figures).await?;
         figures.rounds = self.rounds;
@@ -103,6 +100,25 @@ impl Part {
             // One of them is always awake.
             What::Zombie => 3,
         }
+    }
+}
+
+impl Stage<'_> {
+    /// Breaks the system while clients place calls; the replicas run as they should afterwards.
+    async fn rounds(&self, children: Vec<Child>) -> anyhow::Result<(Figures, Told, Vec<Child>)> {
+        let part = self.part;
+        if part.what == What::Callbacks {
+            // Its calls come in batches.
+            return callbacks::run(self, children).await;
+        }
+        let load = Load::start(self.system, self.pulse, part.seed, part.first);
+        let (figures, children) = match part.what {
+            What::Kills => kills::run(self, children).await?,
+            What::Postgres | What::Callbacks => outages::run(self, children).await?,
+            What::Zombie => zombie::run(self, children).await?,
+        };
+        self.screen.show(part.first + part.rounds, "clients finish");
+        Ok((figures, load.finish(ANSWER).await, children))
     }
 }
 

@@ -106,6 +106,11 @@ pub(super) fn stranger(control: &Control, count: u64, outcome: Outcome) -> anyho
     Ok(number)
 }
 
+/// Somebody who is busy: the quickest end.
+pub(super) fn busy() -> Outcome {
+    Outcome::callee(Callee::Busy)
+}
+
 /// Somebody who answers, says nothing and hangs up soon.
 pub(super) fn answers() -> Outcome {
     Outcome::answered_by(CallerScript {
@@ -126,11 +131,11 @@ pub(super) fn ordinary(dice: &mut Dice) -> Outcome {
 }
 
 fn outcome(kind: Kind, dice: &mut Dice) -> Outcome {
-    let busy = Outcome::callee(Callee::Busy);
+    let busy = busy();
     let answer = |answer, dialled| Outcome {
         answer,
         dialled: Some(dialled),
-        ..Outcome::callee(Callee::Busy)
+        ..self::busy()
     };
     match kind {
         Kind::Busy => busy,
