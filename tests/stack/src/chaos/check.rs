@@ -23,8 +23,8 @@ pub(super) struct Evidence {
     pub(super) dials: Vec<Dial>,
     /// When calls ended at the simulator, by CallSid.
     pub(super) ends: HashMap<String, DateTime<Utc>>,
-    /// All connect requests that reached the simulator: account's sid and time.
-    pub(super) connects: Vec<(String, DateTime<Utc>)>,
+    /// All connect requests that reached the simulator, in the order in which they came.
+    pub(super) posts: Vec<Post>,
     /// The accounts, by sid.
     pub(super) limits: BTreeMap<String, Limits>,
 }
@@ -66,6 +66,19 @@ pub(super) struct Dial {
     pub(super) custom_field: Option<String>,
 }
 
+/// A connect request that came, whatever became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Post {
+    /// When.
+    pub(super) time: DateTime<Utc>,
+    /// Whose.
+    pub(super) account: String,
+    /// Names our call, as far as it could be read.
+    pub(super) custom_field: Option<String>,
+    /// It was told that it came too often: nothing was dialled, and it may come again.
+    pub(super) may_come_again: bool,
+}
+
 /// What an account allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
@@ -83,6 +96,12 @@ pub(super) enum Violation {
         key: String,
         call: String,
         sids: Vec<String>,
+    },
+    /// A call was sent once more after a request that may have dialled: that it did not is luck.
+    SecondPost {
+        call: String,
+        first: DateTime<Utc>,
+        second: DateTime<Utc>,
     },
     /// A dial that belongs to no row.
     DialWithoutRow { call_sid: String, names: String },
@@ -147,6 +166,7 @@ pub(super) fn check(evidence: &Evidence) -> Verdict {
     dials(evidence, &rows, &mut verdict);
     answers(evidence, &by_key, &mut verdict);
     states(evidence, &mut verdict);
+    posts(evidence, &mut verdict);
     for (key, calls) in &by_key {
         if calls.len() > 1 {
             let calls = calls.iter().map(|call| (*call).to_owned()).collect();
@@ -172,8 +192,8 @@ fn by_key(rows: &[Row]) -> BTreeMap<&str, BTreeSet<&str>> {
 }
 
 /// The call that a dial's CustomField names: `call_….MAC`.
-fn named(dial: &Dial) -> Option<&str> {
-    let (call, mac) = dial.custom_field.as_deref()?.split_once('.')?;
+fn named(custom_field: Option<&str>) -> Option<&str> {
+    let (call, mac) = custom_field?.split_once('.')?;
     (call.parse::<CallId>().is_ok() && !mac.is_empty()).then_some(call)
 }
 
@@ -181,7 +201,7 @@ fn dials(evidence: &Evidence, rows: &HashMap<&str, &Row>, verdict: &mut Verdict)
     let mut of_key: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
     let mut own: HashSet<(&str, &str)> = HashSet::new();
     for dial in &evidence.dials {
-        let call = named(dial);
+        let call = named(dial.custom_field.as_deref());
         if let Some(row) = call.and_then(|call| rows.get(call)) {
             of_key.entry(&row.key).or_default().push((&row.call, &dial.call_sid));
             own.insert((&row.call, &dial.call_sid));
@@ -271,6 +291,22 @@ fn states(evidence: &Evidence, verdict: &mut Verdict) {
     }
 }
 
+/// A request after one that may have dialled is one too many, dial or not.
+fn posts(evidence: &Evidence, verdict: &mut Verdict) {
+    let mut sent: HashMap<&str, DateTime<Utc>> = HashMap::new();
+    for post in &evidence.posts {
+        let Some(call) = named(post.custom_field.as_deref()) else {
+            continue;
+        };
+        if let Some(first) = sent.get(call) {
+            let (call, first, second) = (call.to_owned(), *first, post.time);
+            verdict.violations.push(Violation::SecondPost { call, first, second });
+        } else if !post.may_come_again {
+            sent.insert(call, post.time);
+        }
+    }
+}
+
 /// Goes through the beginnings and ends of an account's calls in the order of time. At one instant ends come first; a call
 /// without an end goes on.
 fn cap(evidence: &Evidence, account: &str, cap: u64, verdict: &mut Verdict) {
@@ -302,10 +338,10 @@ fn cap(evidence: &Evidence, account: &str, cap: u64, verdict: &mut Verdict) {
 
 fn rate(evidence: &Evidence, account: &str, limit: u64, verdict: &mut Verdict) {
     let mut times: Vec<_> = evidence
-        .connects
+        .posts
         .iter()
-        .filter(|(of, _)| of == account)
-        .map(|(_, time)| *time)
+        .filter(|post| post.account == account)
+        .map(|post| post.time)
         .collect();
     times.sort_unstable();
     let beyond = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -329,6 +365,7 @@ impl Violation {
     pub(super) fn call(&self) -> Option<&str> {
         match self {
             Self::DoubleDial { call, .. }
+            | Self::SecondPost { call, .. }
             | Self::NeverEnded { call, .. }
             | Self::StuckSlot { call, .. }
             | Self::EndWithoutDial { call, .. }
@@ -349,6 +386,12 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DoubleDial { key, call, sids } => write!(f, "double dial: key {key}, {call}: {}", sids.join(", ")),
+            Self::SecondPost { call, first, second } => {
+                write!(
+                    f,
+                    "second request: {call} was sent at {second} after a request at {first} that may have dialled"
+                )
+            }
             Self::DialWithoutRow { call_sid, names } => write!(f, "lost call: dial {call_sid} names {names}, no row"),
             Self::AcceptedWithoutRow { key, call } => write!(f, "lost call: key {key} was accepted as {call}, no row"),
             Self::NeverEnded { call, state } => write!(f, "lost call: {call} is still {state}"),

@@ -19,7 +19,7 @@ use super::{
     figures::Figures,
     kills,
     load::{Load, Told},
-    outages,
+    outages, people,
     pulse::Pulse,
     records,
     screen::Screen,
@@ -184,16 +184,21 @@ async fn judge(system: System, children: Vec<Child>, told: Told, figures: &mut F
         .map(|member| (member.registered.account_sid.clone(), member.limits))
         .collect();
     let client = system.connect().await?;
+    let control = system.control.clone();
     system.end(children).await?;
-    let journal = records::journal(&folder.join("events.jsonl"))?;
+    let refuses = |number: &str| {
+        control
+            .outcome(number)
+            .is_ok_and(|outcome| people::is_told_too_often(&outcome))
+    };
     let evidence = Evidence {
         accepted: told.accepted,
         unanswered: told.unanswered,
         refused: told.refused,
         rows: records::rows(&client).await?,
         dials: records::dials(&folder.join("ledger.jsonl"))?,
-        ends: journal.ends,
-        connects: journal.connects,
+        ends: records::ends(&folder.join("events.jsonl"))?,
+        posts: records::posts(&folder.join("arrivals.jsonl"), refuses)?,
         limits,
     };
     let verdict = check::check(&evidence);

@@ -29,13 +29,16 @@ enum Kind {
     UnavailableUndialled,
     Html,
     Empty,
+    Cut,
+    Stall,
+    Stranger,
     Dnd,
     RateLimited,
 }
 
 /// In a thousand.
-const KINDS: [(u64, Kind); 14] = [
-    (400, Kind::Busy),
+const KINDS: [(u64, Kind); 17] = [
+    (362, Kind::Busy),
     (110, Kind::NoAnswer),
     (130, Kind::Fails),
     (40, Kind::Answers),
@@ -47,6 +50,10 @@ const KINDS: [(u64, Kind); 14] = [
     (25, Kind::UnavailableUndialled),
     (15, Kind::Html),
     (15, Kind::Empty),
+    (20, Kind::Cut),
+    // Each holds a dial of its replica until the time limit of a request.
+    (3, Kind::Stall),
+    (15, Kind::Stranger),
     (33, Kind::Dnd),
     // Slows the whole account, as it should.
     (2, Kind::RateLimited),
@@ -69,6 +76,8 @@ pub(super) fn settings() -> Settings {
         },
         callbacks: Callbacks {
             retry_delays_ms: vec![2_000, 6_000],
+            // Only Exotel can tell then how a call went.
+            drop: 0.06,
             ..Callbacks::default()
         },
         ..Settings::for_tests()
@@ -78,6 +87,11 @@ pub(super) fn settings() -> Settings {
 /// A person's number.
 fn number(person: u64) -> String {
     format!("+9198{:08}", 10_000_000 + person * 7)
+}
+
+/// Whether whoever calls this person is told that it is too often.
+pub(super) fn is_told_too_often(outcome: &Outcome) -> bool {
+    matches!(outcome.answer, Answer::RateLimited { .. })
 }
 
 /// Scripts everybody's phone.
@@ -157,6 +171,16 @@ fn outcome(kind: Kind, dice: &mut Dice) -> Outcome {
         Kind::UnavailableUndialled => answer(Answer::Unavailable, false),
         Kind::Html => answer(Answer::Html, true),
         Kind::Empty => answer(Answer::Empty, true),
+        Kind::Cut => Outcome {
+            cut_at_byte: Some(dice.below(600)),
+            ..busy
+        },
+        Kind::Stall => answer(Answer::Stall, dice.percent(50)),
+        // Of two calls to one person only the callback can tell which is ours.
+        Kind::Stranger => Outcome {
+            strangers: 1,
+            ..answer(Answer::Lost, true)
+        },
         Kind::Dnd => answer(Answer::Dnd, false),
         Kind::RateLimited => {
             let retry_after = Some("1".to_owned());

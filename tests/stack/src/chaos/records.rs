@@ -9,71 +9,51 @@ use std::{
 
 use anyhow::Context as _;
 use callbridge_proto::id::CallId;
-use chrono::{DateTime, TimeDelta, Utc};
-use exotel_sim::{Event, LedgerEntry, Mode};
-use serde::de::DeserializeOwned;
+use chrono::{DateTime, Utc};
+use exotel_sim::{Event, Fate, ledger};
 use tokio_postgres::Client;
 
-use super::check::{Dial, Row};
-
-/// What the simulator's event journal tells.
-#[derive(Debug, Default)]
-pub(super) struct Journal {
-    /// When calls ended, by CallSid.
-    pub(super) ends: HashMap<String, DateTime<Utc>>,
-    /// Connect requests: account's sid and arrival.
-    pub(super) connects: Vec<(String, DateTime<Utc>)>,
-}
-
-/// Goes through the entries of a file of JSON lines.
-fn each<T: DeserializeOwned>(path: &Path, mut take: impl FnMut(T)) -> anyhow::Result<()> {
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    for (number, line) in BufReader::new(file).lines().enumerate() {
-        let line = line.with_context(|| format!("cannot read {}", path.display()))?;
-        let entry = serde_json::from_str(&line)
-            .with_context(|| format!("line {} of {} is no entry", number + 1, path.display()))?;
-        take(entry);
-    }
-    Ok(())
-}
+use super::check::{Dial, Post, Row};
 
 /// The outbound dials of a ledger.
-pub(super) fn dials(ledger: &Path) -> anyhow::Result<Vec<Dial>> {
-    let mut dials = Vec::new();
-    each(ledger, |entry: LedgerEntry| {
-        if entry.mode != Mode::Inbound {
-            dials.push(Dial {
-                time: entry.time,
-                call_sid: entry.call_sid,
-                account: entry.account_sid,
-                custom_field: entry.custom_field,
-            });
-        }
-    })?;
-    Ok(dials)
+pub(super) fn dials(path: &Path) -> anyhow::Result<Vec<Dial>> {
+    let entries = ledger::read(path)?;
+    let ours = entries.into_iter().filter(|entry| entry.mode.is_connect());
+    let dials = ours.map(|entry| Dial {
+        time: entry.time,
+        call_sid: entry.call_sid,
+        account: entry.account_sid,
+        custom_field: entry.custom_field,
+    });
+    Ok(dials.collect())
 }
 
-/// What of an event journal the checks need.
-pub(super) fn journal(events: &Path) -> anyhow::Result<Journal> {
-    let mut journal = Journal::default();
-    each(events, |event: Event| match event.kind.as_str() {
-        "call" if event.facts["what"] == "ended" => {
-            journal.ends.extend(event.call_sid.map(|sid| (sid, event.time)));
+/// The connect requests that came. `refuses` says of a number whether its script tells all that they come too often.
+pub(super) fn posts(path: &Path, refuses: impl Fn(&str) -> bool) -> anyhow::Result<Vec<Post>> {
+    let arrivals = ledger::read_arrivals(path)?;
+    let posts = arrivals.into_iter().map(|arrival| Post {
+        time: arrival.time,
+        account: arrival.account_sid,
+        custom_field: arrival.custom_field,
+        may_come_again: arrival.fate == Fate::RateLimited
+            || arrival.fate == Fate::NotDialled && arrival.from.as_deref().is_some_and(&refuses),
+    });
+    Ok(posts.collect())
+}
+
+/// When calls ended, by CallSid, from an event journal.
+pub(super) fn ends(path: &Path) -> anyhow::Result<HashMap<String, DateTime<Utc>>> {
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut ends = HashMap::new();
+    for (number, line) in BufReader::new(file).lines().enumerate() {
+        let line = line.with_context(|| format!("cannot read {}", path.display()))?;
+        let event: Event = serde_json::from_str(&line)
+            .with_context(|| format!("line {} of {} is no event", number + 1, path.display()))?;
+        if event.kind == "call" && event.facts["what"] == "ended" {
+            ends.extend(event.call_sid.map(|sid| (sid, event.time)));
         }
-        "rest" if event.facts["method"] == "POST" => {
-            let path = event.facts["path"].as_str().unwrap_or_default();
-            let mut parts = path.trim_start_matches('/').split('/').skip(2);
-            if let (Some(account), Some("Calls"), Some(last)) = (parts.next(), parts.next(), parts.next())
-                && last.split('.').next() == Some("connect")
-            {
-                // The event is of the answer; what counts is when the request came.
-                let took = TimeDelta::milliseconds(event.facts["ms"].as_i64().unwrap_or(0));
-                journal.connects.push((account.to_owned(), event.time - took));
-            }
-        }
-        _ => {}
-    })?;
-    Ok(journal)
+    }
+    Ok(ends)
 }
 
 /// All outbound rows.
@@ -127,22 +107,42 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn the_journal_tells_of_ends_and_of_requests_when_they_came() {
+    fn file(lines: &[&str]) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        for facts in [
+        for line in lines {
+            writeln!(file, r#"{{"time":"2026-11-25T10:00:01Z",{line}}}"#).unwrap();
+        }
+        file
+    }
+
+    #[test]
+    fn ends_are_found_among_events() {
+        let events = file(&[
             r#""call_sid":"s1","kind":"call","facts":{"what":"ringing","status":null,"cause":null}"#,
             r#""call_sid":"s1","kind":"call","facts":{"what":"ended","status":"busy","cause":"not_answered"}"#,
-            r#""call_sid":null,"kind":"rest","facts":{"method":"POST","path":"/v1/Accounts/acme/Calls/connect.json","status":null,"ms":500}"#,
-            r#""call_sid":null,"kind":"rest","facts":{"method":"GET","path":"/v1/Accounts/acme/Calls/s1.json","status":200,"ms":1}"#,
-            r#""call_sid":null,"kind":"rest","facts":{"method":"POST","path":"/v1/Accounts/acme/Calls/s1","status":405,"ms":1}"#,
-        ] {
-            writeln!(file, r#"{{"time":"2026-11-25T10:00:01Z",{facts}}}"#).unwrap();
-        }
-        let journal = journal(file.path()).unwrap();
-        let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
-        assert_eq!(journal.ends, [("s1".to_owned(), at("2026-11-25T10:00:01Z"))].into());
-        assert_eq!(journal.connects, [("acme".to_owned(), at("2026-11-25T10:00:00.5Z"))]);
-        assert!(dials(file.path()).unwrap_err().to_string().contains("line 1"));
+            r#""call_sid":"s2","kind":"stream","facts":{"what":"ended"}"#,
+        ]);
+        let at = "2026-11-25T10:00:01Z".parse().unwrap();
+        assert_eq!(ends(events.path()).unwrap(), [("s1".to_owned(), at)].into());
+        assert!(ends(file(&["}{"]).path()).unwrap_err().to_string().contains("line 1"));
+    }
+
+    #[test]
+    fn a_request_may_come_again_only_if_it_was_told_so() {
+        let arrival = |fate: &str, from: &str| {
+            format!(
+                r#""account_sid":"acme","custom_field":"c","from":"{from}","caller_id":null,"fate":"{fate}","fault":null"#
+            )
+        };
+        let arrivals = [
+            arrival("dialled", "often"),
+            arrival("not_dialled", "often"),
+            arrival("not_dialled", "seldom"),
+            arrival("rate_limited", "seldom"),
+        ];
+        let arrivals = file(&arrivals.each_ref().map(String::as_str));
+        let again = posts(arrivals.path(), |number| number == "often").unwrap();
+        let again: Vec<bool> = again.iter().map(|post| post.may_come_again).collect();
+        assert_eq!(again, [false, true, false, true]);
     }
 }

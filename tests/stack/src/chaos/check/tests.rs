@@ -29,6 +29,15 @@ fn dial(number: u32, call_sid: &str, ms: i64) -> Dial {
     }
 }
 
+fn post(number: u32, ms: i64) -> Post {
+    Post {
+        time: at(ms),
+        account: "acme".to_owned(),
+        custom_field: Some(format!("{}.mac", id(number))),
+        may_come_again: false,
+    }
+}
+
 fn accepted(number: u32) -> Accepted {
     Accepted {
         key: format!("key{number}"),
@@ -52,7 +61,7 @@ fn sound() -> Evidence {
         ],
         dials: vec![dial(1, "s1", 0)],
         ends: [("s1".to_owned(), at(100))].into(),
-        connects: vec![("acme".to_owned(), at(0))],
+        posts: vec![post(1, 0)],
         limits: [(
             "acme".to_owned(),
             Limits {
@@ -246,11 +255,10 @@ fn calls_above_the_cap_are_found() {
 #[test]
 fn connects_above_the_rate_are_found_in_any_sliding_minute() {
     let mut evidence = sound();
-    let connect = |ms| ("acme".to_owned(), at(ms));
     // Over a minute's border, and not in order; the third is a minute after the first.
-    evidence.connects = vec![connect(100_000), connect(40_000), connect(59_999)];
+    evidence.posts = vec![post(1, 100_000), post(2, 40_000), post(3, 59_999)];
     assert_eq!(found(&evidence, &[]), (0, 0, 0));
-    evidence.connects[0] = connect(99_999);
+    evidence.posts[0] = post(1, 99_999);
     let over = Violation::OverRate {
         account: "acme".to_owned(),
         limit: 2,
@@ -274,4 +282,26 @@ fn clients_without_a_good_answer_are_found() {
         },
     ];
     assert_eq!(found(&evidence, &wanted), (0, 0, 0));
+}
+
+#[test]
+fn a_second_request_is_found_even_if_nothing_was_dialled() {
+    let mut evidence = sound();
+    evidence.limits.clear();
+    // Too often: it may come again, and once more if that was too often too.
+    for ms in [10, 20] {
+        evidence.posts.push(Post {
+            may_come_again: true,
+            ..post(2, ms)
+        });
+    }
+    evidence.posts.push(post(2, 30));
+    assert_eq!(found(&evidence, &[]), (0, 0, 0));
+    evidence.posts.push(post(2, 40));
+    let second = Violation::SecondPost {
+        call: id(2),
+        first: at(30),
+        second: at(40),
+    };
+    assert_eq!(found(&evidence, &[second]), (0, 0, 0));
 }
