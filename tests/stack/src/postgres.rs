@@ -4,6 +4,7 @@ mod binaries;
 mod cluster;
 mod guard;
 mod identity;
+mod launch;
 mod wheel;
 
 pub use binaries::Binaries;

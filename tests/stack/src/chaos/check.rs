@@ -1,142 +1,17 @@
 //! The verdict: the simulator's ledger against the database, when everything has settled. It does no IO.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    fmt,
-};
+mod evidence;
+mod violation;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use callbridge_proto::id::CallId;
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// What a run left behind.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Evidence {
-    /// What clients were told.
-    pub(super) accepted: Vec<Accepted>,
-    /// Keys whose clients never got a definite answer.
-    pub(super) unanswered: Vec<String>,
-    /// Keys that were refused although nothing was wrong with the request, and how.
-    pub(super) refused: Vec<(String, String)>,
-    /// All outbound rows.
-    pub(super) rows: Vec<Row>,
-    /// All outbound dials.
-    pub(super) dials: Vec<Dial>,
-    /// When calls ended at the simulator, by CallSid.
-    pub(super) ends: HashMap<String, DateTime<Utc>>,
-    /// All connect requests that reached the simulator, in the order in which they came.
-    pub(super) posts: Vec<Post>,
-    /// The accounts, by sid.
-    pub(super) limits: BTreeMap<String, Limits>,
-}
-
-/// PlaceCall answered OK.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Accepted {
-    /// The idempotency key.
-    pub(super) key: String,
-    /// The call it named.
-    pub(super) call: String,
-}
-
-/// An outbound row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Row {
-    /// As the API writes it.
-    pub(super) call: String,
-    /// The idempotency key.
-    pub(super) key: String,
-    /// The database's word.
-    pub(super) state: String,
-    /// Exotel's id, if it is known.
-    pub(super) call_sid: Option<String>,
-    /// Why it ended.
-    pub(super) end_reason: Option<String>,
-}
-
-/// A dial in the ledger.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Dial {
-    /// When.
-    pub(super) time: DateTime<Utc>,
-    /// The simulator's id.
-    pub(super) call_sid: String,
-    /// Whose.
-    pub(super) account: String,
-    /// Names our call.
-    pub(super) custom_field: Option<String>,
-}
-
-/// A connect request that came, whatever became of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Post {
-    /// When.
-    pub(super) time: DateTime<Utc>,
-    /// Whose.
-    pub(super) account: String,
-    /// Names our call, as far as it could be read.
-    pub(super) custom_field: Option<String>,
-    /// It was told that it came too often: nothing was dialled, and it may come again.
-    pub(super) may_come_again: bool,
-}
-
-/// What an account allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Limits {
-    /// Calls at one time; 0 is no cap.
-    pub(super) concurrent: u64,
-    /// Connects in any sliding minute.
-    pub(super) per_minute: u64,
-}
-
-/// Something that must never be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Violation {
-    /// A key was dialled more than once.
-    DoubleDial {
-        key: String,
-        call: String,
-        sids: Vec<String>,
-    },
-    /// A call was sent once more after a request that may have dialled: that it did not is luck.
-    SecondPost {
-        call: String,
-        first: DateTime<Utc>,
-        second: DateTime<Utc>,
-    },
-    /// A dial that belongs to no row.
-    DialWithoutRow { call_sid: String, names: String },
-    /// A key that was accepted has no row.
-    AcceptedWithoutRow { key: String, call: String },
-    /// A row was not terminal after the settle time.
-    NeverEnded { call: String, state: String },
-    /// A row in an active state holds a slot.
-    StuckSlot { call: String, state: String },
-    /// A key has several rows.
-    TwoRows { key: String, calls: Vec<String> },
-    /// A client was told of another call than the key's.
-    OtherCall { key: String, told: String, row: String },
-    /// A row says how a call went that was never made.
-    EndWithoutDial { call: String, state: String },
-    /// A row has the CallSid of something else than its own dial.
-    ForeignSid { call: String, call_sid: String },
-    /// More calls at one time than an account allows.
-    OverCap {
-        account: String,
-        calls: u64,
-        cap: u64,
-        at: DateTime<Utc>,
-    },
-    /// More connects within a minute than an account allows.
-    OverRate {
-        account: String,
-        limit: u64,
-        from: DateTime<Utc>,
-    },
-    /// A client never got a definite answer.
-    Unanswered { key: String },
-    /// A request in order was refused for good.
-    Refused { key: String, status: String },
-}
+pub(super) use self::{
+    evidence::{Accepted, Dial, Evidence, Limits, Post, Row},
+    violation::Violation,
+};
 
 /// What the evidence comes to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -356,73 +231,6 @@ fn rate(evidence: &Evidence, account: &str, limit: u64, verdict: &mut Verdict) {
                 limit,
                 from: *first,
             });
-        }
-    }
-}
-
-impl Violation {
-    /// The call whose timeline says more.
-    pub(super) fn call(&self) -> Option<&str> {
-        match self {
-            Self::DoubleDial { call, .. }
-            | Self::SecondPost { call, .. }
-            | Self::NeverEnded { call, .. }
-            | Self::StuckSlot { call, .. }
-            | Self::EndWithoutDial { call, .. }
-            | Self::ForeignSid { call, .. }
-            | Self::AcceptedWithoutRow { call, .. } => Some(call),
-            Self::OtherCall { row, .. } => Some(row),
-            Self::TwoRows { calls, .. } => calls.first().map(String::as_str),
-            Self::DialWithoutRow { .. }
-            | Self::OverCap { .. }
-            | Self::OverRate { .. }
-            | Self::Unanswered { .. }
-            | Self::Refused { .. } => None,
-        }
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::DoubleDial { key, call, sids } => write!(f, "double dial: key {key}, {call}: {}", sids.join(", ")),
-            Self::SecondPost { call, first, second } => {
-                write!(
-                    f,
-                    "second request: {call} was sent at {second} after a request at {first} that may have dialled"
-                )
-            }
-            Self::DialWithoutRow { call_sid, names } => write!(f, "lost call: dial {call_sid} names {names}, no row"),
-            Self::AcceptedWithoutRow { key, call } => write!(f, "lost call: key {key} was accepted as {call}, no row"),
-            Self::NeverEnded { call, state } => write!(f, "lost call: {call} is still {state}"),
-            Self::StuckSlot { call, state } => write!(f, "stuck slot: {call} is {state}"),
-            Self::TwoRows { key, calls } => write!(f, "two rows: key {key} has {}", calls.join(", ")),
-            Self::OtherCall { key, told, row } => {
-                write!(f, "other call: key {key} is {row}, its client was told {told}")
-            }
-            Self::EndWithoutDial { call, state } => write!(f, "end without a dial: {call} is {state}"),
-            Self::ForeignSid { call, call_sid } => {
-                write!(f, "foreign CallSid: {call} has {call_sid}, not its own dial")
-            }
-            Self::OverCap {
-                account,
-                calls,
-                cap,
-                at,
-            } => {
-                write!(
-                    f,
-                    "over the cap: account {account} had {calls} calls at {at}, {cap} are allowed"
-                )
-            }
-            Self::OverRate { account, limit, from } => {
-                write!(
-                    f,
-                    "over the rate: account {account} had more than {limit} connects in the minute from {from}"
-                )
-            }
-            Self::Unanswered { key } => write!(f, "no answer: the client of key {key} never got a definite one"),
-            Self::Refused { key, status } => write!(f, "refused: key {key}: {status}"),
         }
     }
 }

@@ -77,7 +77,7 @@ pub(super) fn settings() -> Settings {
         callbacks: Callbacks {
             retry_delays_ms: vec![2_000, 6_000],
             // Only Exotel can tell then how a call went.
-            drop: 0.06,
+            drop: 0.15,
             ..Callbacks::default()
         },
         ..Settings::for_tests()

@@ -1,0 +1,122 @@
+//! What can be wrong.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+
+/// Something that must never be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) enum Violation {
+    /// A key was dialled more than once.
+    DoubleDial {
+        key: String,
+        call: String,
+        sids: Vec<String>,
+    },
+    /// A call was sent once more after a request that may have dialled: that it did not is luck.
+    SecondPost {
+        call: String,
+        first: DateTime<Utc>,
+        second: DateTime<Utc>,
+    },
+    /// A dial that belongs to no row.
+    DialWithoutRow { call_sid: String, names: String },
+    /// A key that was accepted has no row.
+    AcceptedWithoutRow { key: String, call: String },
+    /// A row was not terminal after the settle time.
+    NeverEnded { call: String, state: String },
+    /// A row in an active state holds a slot.
+    StuckSlot { call: String, state: String },
+    /// A key has several rows.
+    TwoRows { key: String, calls: Vec<String> },
+    /// A client was told of another call than the key's.
+    OtherCall { key: String, told: String, row: String },
+    /// A row says how a call went that was never made.
+    EndWithoutDial { call: String, state: String },
+    /// A row has the CallSid of something else than its own dial.
+    ForeignSid { call: String, call_sid: String },
+    /// More calls at one time than an account allows.
+    OverCap {
+        account: String,
+        calls: u64,
+        cap: u64,
+        at: DateTime<Utc>,
+    },
+    /// More connects within a minute than an account allows.
+    OverRate {
+        account: String,
+        limit: u64,
+        from: DateTime<Utc>,
+    },
+    /// A client never got a definite answer.
+    Unanswered { key: String },
+    /// A request in order was refused for good.
+    Refused { key: String, status: String },
+}
+
+impl Violation {
+    /// The call whose timeline says more.
+    pub(in super::super) fn call(&self) -> Option<&str> {
+        match self {
+            Self::DoubleDial { call, .. }
+            | Self::SecondPost { call, .. }
+            | Self::NeverEnded { call, .. }
+            | Self::StuckSlot { call, .. }
+            | Self::EndWithoutDial { call, .. }
+            | Self::ForeignSid { call, .. }
+            | Self::AcceptedWithoutRow { call, .. } => Some(call),
+            Self::OtherCall { row, .. } => Some(row),
+            Self::TwoRows { calls, .. } => calls.first().map(String::as_str),
+            Self::DialWithoutRow { .. }
+            | Self::OverCap { .. }
+            | Self::OverRate { .. }
+            | Self::Unanswered { .. }
+            | Self::Refused { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DoubleDial { key, call, sids } => write!(f, "double dial: key {key}, {call}: {}", sids.join(", ")),
+            Self::SecondPost { call, first, second } => {
+                write!(
+                    f,
+                    "second request: {call} was sent at {second} after a request at {first} that may have dialled"
+                )
+            }
+            Self::DialWithoutRow { call_sid, names } => write!(f, "lost call: dial {call_sid} names {names}, no row"),
+            Self::AcceptedWithoutRow { key, call } => write!(f, "lost call: key {key} was accepted as {call}, no row"),
+            Self::NeverEnded { call, state } => write!(f, "lost call: {call} is still {state}"),
+            Self::StuckSlot { call, state } => write!(f, "stuck slot: {call} is {state}"),
+            Self::TwoRows { key, calls } => write!(f, "two rows: key {key} has {}", calls.join(", ")),
+            Self::OtherCall { key, told, row } => {
+                write!(f, "other call: key {key} is {row}, its client was told {told}")
+            }
+            Self::EndWithoutDial { call, state } => write!(f, "end without a dial: {call} is {state}"),
+            Self::ForeignSid { call, call_sid } => {
+                write!(f, "foreign CallSid: {call} has {call_sid}, not its own dial")
+            }
+            Self::OverCap {
+                account,
+                calls,
+                cap,
+                at,
+            } => {
+                write!(
+                    f,
+                    "over the cap: account {account} had {calls} calls at {at}, {cap} are allowed"
+                )
+            }
+            Self::OverRate { account, limit, from } => {
+                write!(
+                    f,
+                    "over the rate: account {account} had more than {limit} connects in the minute from {from}"
+                )
+            }
+            Self::Unanswered { key } => write!(f, "no answer: the client of key {key} never got a definite one"),
+            Self::Refused { key, status } => write!(f, "refused: key {key}: {status}"),
+        }
+    }
+}
