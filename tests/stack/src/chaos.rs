@@ -142,9 +142,9 @@ async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Some(done) => {
             done?;
             if what == What::Kills {
-                screen::points(&progress.figures)
-                    .iter()
-                    .for_each(|line| screen::result(line));
+                for line in screen::points(&progress.figures) {
+                    screen::result(&line);
+                }
             }
             screen::result(&progress.figures.line(what, progress.seed));
             if progress.figures.hold() {

@@ -1,6 +1,7 @@
 //! One part of a run: a system of its own, broken for some rounds, settled, and checked in full.
 
 use std::{
+    fmt::Write as _,
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -69,9 +70,9 @@ pub(super) struct Stage<'a> {
 
 impl Part {
     /// Runs it.
-    pub(super) async fn run(self, state: &Path, postgres: &Arc<Postgres>, screen: &Screen) -> anyhow::Result<Figures> {
+    pub(super) async fn run(self, parent: &Path, postgres: &Arc<Postgres>, screen: &Screen) -> anyhow::Result<Figures> {
         let begun = Instant::now();
-        let folder = prepare(state)?;
+        let folder = prepare(parent)?;
         let (system, children) = System::start(&folder, postgres, self.replicas(), self.seed).await?;
         let pulse = Pulse::start(&system);
         let stage = Stage {
@@ -229,10 +230,10 @@ async fn describe(
                 .ends
                 .get(&dial.call_sid)
                 .map_or("never".to_owned(), ToString::to_string);
-            text += &format!("  dial {} at {}, ended {end}\n", dial.call_sid, dial.time);
+            let _ = writeln!(text, "  dial {} at {}, ended {end}", dial.call_sid, dial.time);
         }
         for line in records::timeline(client, call).await? {
-            text += &format!("  {line}\n");
+            let _ = writeln!(text, "  {line}");
         }
     }
     text.push('\n');

@@ -95,7 +95,7 @@ pub(super) struct System {
     /// Everything in this process that ends with the part.
     pub(super) tasks: Tasks,
     simulator: Simulator,
-    _echo: crate::Piece,
+    agent: crate::Piece,
 }
 
 impl System {
@@ -177,7 +177,7 @@ impl System {
             edge,
             tasks,
             simulator,
-            _echo: echo,
+            agent: echo,
         };
         let mut children = Vec::new();
         for replica in &system.replicas {
@@ -192,7 +192,7 @@ impl System {
 
     async fn register(&mut self) -> anyhow::Result<()> {
         let first = self.clients.first().context("there is no replica")?;
-        let agent = self._echo.url();
+        let agent = self.agent.url();
         for (concurrent, per_minute) in ACCOUNTS {
             let mut registration = Registration::new("chaos")?;
             registration.account.calls_per_minute = i32::try_from(per_minute)?;
