@@ -44,6 +44,8 @@ pub struct Config {
     pub read_back_steps: Vec<TimeDelta>,
     /// How long after its end a call keeps its personal columns; none is for ever.
     pub retention: Option<TimeDelta>,
+    /// A replica that dies while it asks Exotel about calls gives them back after this; longer than its questions may take.
+    pub read_back_lease: TimeDelta,
     /// Covers a lost NOTIFY.
     pub poll_interval: Duration,
     /// So many dials in a row that Exotel did not answer let the following ones wait; zero for never.
@@ -164,6 +166,7 @@ impl Config {
         let sweep_after = values::delta(vars_ref, "SWEEP_AFTER", seconds(60));
         let settle_window = values::delta(vars_ref, "SETTLE_WINDOW", seconds(900));
         let read_back_steps = values::deltas(vars_ref, "READ_BACK_STEPS", &[10, 30, 60].map(seconds));
+        let read_back_lease = values::delta(vars_ref, "READ_BACK_LEASE", seconds(60));
         let retention = values::period(vars_ref, "RETENTION", Duration::from_hours(24 * 400));
         let poll_interval = values::duration(vars_ref, "POLL_INTERVAL", seconds(1));
         let breaker_after = vars_ref.parsed_or("BREAKER_AFTER", "a number, 0 for never", 10);
@@ -188,6 +191,7 @@ impl Config {
                 settle_window,
                 read_back_steps,
                 retention,
+                read_back_lease,
                 poll_interval,
                 breaker_after,
                 attach_lease,

@@ -138,7 +138,7 @@ async fn the_child() -> Result<()> {
         return Ok(());
     };
     let telemetry = telemetry::start("callbridge-test", &Settings::read(&mut Vars::from_process()))?;
-    let done = two_calls(&secrets).await;
+    let done = Box::pin(two_calls(&secrets)).await;
     telemetry.shut_down().await;
     done
 }

@@ -35,7 +35,7 @@ use crate::{
 /// Below the lease of the calls that are asked about.
 const LONGEST: Duration = Duration::from_secs(30);
 /// After a 429 without a word on how long.
-const RATE_LIMITED: Duration = Duration::from_secs(60);
+const RATE_LIMITED: Duration = Duration::from_mins(1);
 
 /// Whose credentials are used: a phone's own, or its account's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -225,7 +225,7 @@ async fn put(
 ) -> Result<(), Trouble> {
     let answers = match question {
         Question::None(call) => {
-            let now = calls::database_now(&mut *app.db.conn().await?).await?;
+            let now = calls::database_now(&*app.db.conn().await?).await?;
             return Ok(in_vain(app, true, std::slice::from_ref(call), now, Duration::ZERO).await?);
         }
         Question::Search(call) => {
@@ -262,7 +262,7 @@ async fn put(
         }
     };
     crash::point(crash::READ_BACK);
-    let now = calls::database_now(&mut *app.db.conn().await?).await?;
+    let now = calls::database_now(&*app.db.conn().await?).await?;
     let mut missing = Vec::new();
     let mut learned = false;
     for call in question.calls() {

@@ -15,7 +15,7 @@ use secrecy::ExposeSecret as _;
 /// used at once: they are another set.
 const REFUSED: Duration = Duration::from_secs(30);
 /// The first pause after too many failures, which doubles with each further one up to the last.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(1));
 /// Sets that are remembered; beyond, all are forgotten.
 const REMEMBERED: usize = 4_096;
 

@@ -15,7 +15,7 @@ use super::{
     capacity::{self, Caps, Verdict, WhenBusy},
     dial::{self, Order, Plan},
     dispatch::{until, waiting},
-    hours, place,
+    draft, hours,
     record::{Note, record_locked},
     state::{End, Event, Outcome, Party, Source, State},
 };
@@ -146,7 +146,7 @@ async fn look(
     };
     Ok(Look::Dial(Box::new(Ready {
         plan,
-        caps: place::caps(&account, &phone),
+        caps: draft::caps(&account, &phone),
         calls_per_minute: account.calls_per_minute,
     })))
 }
@@ -267,16 +267,16 @@ async fn decide(
             record_locked(conn, row, now, Some(&failed("number_busy")), None, note).await?;
             Ok(Decided::Moved(true))
         }
-        Verdict::Wait(waits) => {
-            let for_call = waits.for_call();
-            if row.waiting_reason.as_deref() != Some(waits.word()) || row.waiting_for != for_call.map(|id| id.0) {
+        Verdict::Wait(why) => {
+            let for_call = why.for_call();
+            if row.waiting_reason.as_deref() != Some(why.word()) || row.waiting_for != for_call.map(|id| id.0) {
                 record_locked(
                     conn,
                     row,
                     now,
                     None,
                     Some("waiting"),
-                    waiting(waits.word(), for_call, None),
+                    waiting(why.word(), for_call, None),
                 )
                 .await?;
                 return Ok(Decided::Moved(true));

@@ -217,7 +217,7 @@ async fn hold(app: &App, account: AccountId, wait: Duration) {
     };
     match held.await {
         Ok(_) => {
-            warn!(account.id = %account, wait_s = wait.num_seconds(), "Exotel says that there were too many dials")
+            warn!(account.id = %account, wait_s = wait.num_seconds(), "Exotel says that there were too many dials");
         }
         Err(error) => warn!(account.id = %account, %error, "a pause that Exotel asked for could not be kept"),
     }

@@ -53,7 +53,7 @@ async fn round(app: &App) -> Result<bool, Error> {
     let Some(account) = accounts::take_for_streams(&mut conn).await? else {
         return Ok(false);
     };
-    let opened = app.vault.resolve(&mut conn, &account, None).await;
+    let opened = app.vault.resolve(&conn, &account, None).await;
     drop(conn);
     match opened {
         Ok(opened) => compare(app, &account, &opened).await?,

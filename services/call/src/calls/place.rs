@@ -5,17 +5,16 @@ use std::sync::Arc;
 use callbridge_proto::id::{AgentId, CallId};
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
-use exotel::PhoneNumber;
 use futures_util::future::join3;
 use runtime::telemetry;
 use tracing::{Instrument as _, info_span};
 
 use super::{
-    capacity::{self, Caps, Verdict, Waits, WhenBusy},
+    capacity::{self, Verdict, Waits, WhenBusy},
     dial::{self, Order, Plan},
+    draft::{self, Context, Draft, Held},
     hours,
-    request::{EXPIRES_AFTER, From, Request},
-    state::{Direction, Facts, Progress, State},
+    request::{From, Request},
 };
 use crate::{
     app::App,
@@ -25,8 +24,8 @@ use crate::{
     store::{
         accounts::Account,
         agents::{self, Version},
-        calls::{self, Call, NewCall},
-        events::{self, NewEvent},
+        calls::{self, Call},
+        events,
         phones::{self, Named, Phone},
         queue::{self, Wants},
         rates,
@@ -68,7 +67,7 @@ pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Pl
     )
     .await;
     drop(conn);
-    let context = Context::new(account, phone, agent?)?;
+    let context = Context::new(account, phone, &agent?)?;
     let (credentials, app_id) = dial?;
     let id = CallId(app.clock.new_uuid());
     let mut held = held_by_time(request, &context.account, now)?;
@@ -129,7 +128,7 @@ pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Pl
         return Ok(Placed { call, repeated: false });
     }
     // The same key was committed by somebody else in between.
-    let call = calls::by_key(&mut *app.db.conn().await?, caller, &request.key).await?;
+    let call = calls::by_key(&*app.db.conn().await?, caller, &request.key).await?;
     repeat(
         app,
         call.ok_or_else(|| Error::internal("a call's key was taken and is gone"))?,
@@ -159,52 +158,6 @@ fn at_capacity() -> Error {
         "AT_CAPACITY",
         "there is no room for another dial now; the key is not used up: try again",
     )
-}
-
-/// All that a row is made of.
-struct Draft {
-    id: CallId,
-    caller: String,
-    request: Request,
-    context: Context,
-    now: DateTime<Utc>,
-    fingerprint: Vec<u8>,
-    traceparent: Option<String>,
-}
-
-/// Why a call is not dialled at once.
-#[derive(Clone, Copy)]
-struct Held {
-    due_at: DateTime<Utc>,
-    word: &'static str,
-    for_call: Option<CallId>,
-}
-
-impl Held {
-    fn until(due_at: DateTime<Utc>, word: &'static str) -> Self {
-        Self {
-            due_at,
-            word,
-            for_call: None,
-        }
-    }
-
-    /// Due, so that its place in the queue is that of its coming.
-    fn waits(waits: Waits, now: DateTime<Utc>) -> Self {
-        Self {
-            due_at: now,
-            word: waits.word(),
-            for_call: waits.for_call(),
-        }
-    }
-}
-
-struct Context {
-    account: Account,
-    phone: Phone,
-    number: PhoneNumber,
-    agent_id: AgentId,
-    agent_version: i32,
 }
 
 /// Commits a call and, with a plan, dials it if it may be dialled now. None: the key is taken.
@@ -245,23 +198,19 @@ async fn commit(app: Arc<App>, draft: Draft, plan: Option<Plan>, held: Option<He
         }
     };
     let Some((call, dial)) = inserted else { return Ok(None) };
-    match plan.zip(dial) {
-        Some((plan, dial)) => {
-            crash::point(crash::FRESH_COMMITTED);
-            dial::spawn(
-                &app,
-                Order {
-                    plan,
-                    attempt: 1,
-                    dial,
-                    begun,
-                },
-            );
-        }
-        None => {
-            crash::point(crash::QUEUED_COMMITTED);
-            app.hub.work();
-        }
+    if let Some((plan, dial)) = plan.zip(dial) {
+        crash::point(crash::FRESH_COMMITTED);
+        let attempt = 1;
+        let order = Order {
+            plan,
+            attempt,
+            dial,
+            begun,
+        };
+        dial::spawn(&app, order);
+    } else {
+        crash::point(crash::QUEUED_COMMITTED);
+        app.hub.work();
     }
     app.hub.committed(call.id());
     Ok(Some(call))
@@ -327,20 +276,6 @@ async fn agent(conn: &AsyncPgConnection, request: &Request, phone: &Phone) -> Re
     }
 }
 
-impl Context {
-    fn new(account: Account, phone: Phone, agent: Version) -> Result<Self, Error> {
-        let number =
-            PhoneNumber::parse(&phone.number).map_err(|_| Error::internal("a stored number cannot be read"))?;
-        Ok(Self {
-            account,
-            phone,
-            number,
-            agent_id: AgentId(agent.agent_id),
-            agent_version: agent.version,
-        })
-    }
-}
-
 /// Until when a call waits whatever the room, and why. None: it may be dialled now.
 fn held_by_time(request: &Request, account: &Account, now: DateTime<Utc>) -> Result<Option<Held>, Error> {
     let earliest = request.not_before.unwrap_or(now).max(now);
@@ -392,8 +327,8 @@ async fn insert(
             }
         }
     }
-    let row = new_row(draft, held)?;
-    let events = first_events(draft.id, held);
+    let row = draft.row(held)?;
+    let events = draft.first_events(held);
     let set_turn = async {
         match next_turn {
             Some(next_turn) => rates::set(conn, draft.context.account.id(), rates::Kind::Dial, next_turn).await,
@@ -410,7 +345,8 @@ async fn insert(
         // With the events that were sent beside it.
         return Err(diesel::result::Error::RollbackTransaction.into());
     };
-    (appended?, turn?);
+    appended?;
+    turn?;
     let dial = match (plan, next_turn) {
         (Some(plan), Some(_)) => Some(plan.request(conn, app, draft.now).await?),
         _ => None,
@@ -425,7 +361,7 @@ async fn judge(conn: &mut AsyncPgConnection, draft: &Draft) -> Result<Verdict, E
     let pace = rates::lock(conn, account.id(), rates::Kind::Dial)
         .await?
         .ok_or_else(|| Error::internal("an account without its rates"))?;
-    let caps = caps(account, phone);
+    let caps = draft::caps(account, phone);
     let wants = Wants {
         account: account.id(),
         phone: phone.id(),
@@ -442,95 +378,4 @@ async fn judge(conn: &mut AsyncPgConnection, draft: &Draft) -> Result<Verdict, E
         &standing,
         draft.request.when_busy(),
     ))
-}
-
-/// The caps of a phone's calls.
-pub fn caps(account: &Account, phone: &Phone) -> Caps {
-    Caps {
-        account: account.max_concurrent_calls.into(),
-        inbound_reserve: account.inbound_reserve.into(),
-        phone: phone.max_concurrent_calls.into(),
-    }
-}
-
-/// The row, as it waits or as it is dialled.
-fn new_row(draft: &Draft, held: Option<Held>) -> Result<NewCall, Error> {
-    let Draft {
-        request, context, now, ..
-    } = draft;
-    let dials = held.is_none();
-    let facts = if dials {
-        Facts {
-            attempt: 1,
-            progress: Progress::Dialing,
-            ..Facts::default()
-        }
-    } else {
-        Facts::default()
-    };
-    let not_before = request.not_before.unwrap_or(*now);
-    // A wait for the calling hours must not be cut off by the default.
-    let earliest = held.map_or(not_before, |held| held.due_at.max(not_before));
-    Ok(NewCall {
-        id: draft.id.0,
-        version: if dials { 2 } else { 1 },
-        direction: Direction::Outbound,
-        state: facts.state(),
-        attempt: facts.attempt,
-        account_id: context.account.id,
-        phone_id: Some(context.phone.id),
-        agent_id: Some(context.agent_id.0),
-        agent_version: Some(context.agent_version),
-        customer: request.to.expose().to_owned(),
-        exophone: context.number.expose().to_owned(),
-        caller: Some(draft.caller.clone()),
-        idempotency_key: Some(request.key.clone()),
-        fingerprint: Some(draft.fingerprint.clone()),
-        call_sid: None,
-        dial_mode: Some(context.phone.dial_mode),
-        ring_timeout_seconds: i32::try_from(request.ring_timeout).unwrap_or(i32::MAX),
-        time_limit_seconds: i32::try_from(request.time_limit).unwrap_or(i32::MAX),
-        record: request.record,
-        priority: request.priority,
-        calling_hours_override: request.hours_override.clone(),
-        when_number_busy: request.when_number_busy,
-        metadata: serde_json::to_value(&request.metadata)
-            .map_err(|_| Error::internal("metadata could not be serialised"))?,
-        not_before,
-        expire_at: request.expire_at.unwrap_or(earliest + EXPIRES_AFTER),
-        due_at: held.map_or(*now, |held| held.due_at),
-        waiting_reason: held.map(|held| held.word.to_owned()),
-        waiting_for: held.and_then(|held| held.for_call).map(|id| id.0),
-        facts: serde_json::to_value(&facts).map_err(|_| Error::internal("facts could not be serialised"))?,
-        post_started_at: dials.then_some(*now),
-        end_reason: None,
-        ended_by: None,
-        ended_at: None,
-        read_back_at: None,
-        traceparent: draft.traceparent.clone(),
-    })
-}
-
-fn first_events(id: CallId, held: Option<Held>) -> Vec<NewEvent> {
-    let event = |version, kind: &str, state, source: &str, data| NewEvent {
-        call_id: id.0,
-        version,
-        kind: kind.to_owned(),
-        state,
-        source: source.to_owned(),
-        data,
-    };
-    let mut why = serde_json::Map::new();
-    if let Some(held) = held {
-        why.insert("waits_for".to_owned(), held.word.into());
-        if let Some(id) = held.for_call {
-            why.insert("call_id".to_owned(), id.to_string().into());
-        }
-    }
-    let mut first = vec![event(1, "queued", State::Queued, "api", why.into())];
-    if held.is_none() {
-        let data = serde_json::json!({ "attempt": "1" });
-        first.push(event(2, "dialing", State::Dialing, "dialer", data));
-    }
-    first
 }

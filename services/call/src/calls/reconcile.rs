@@ -25,8 +25,6 @@ use crate::{
     store::{calls, calls::Call, credentials, due},
 };
 
-/// A replica that dies while asking gives the calls back after this; longer than their questions may take.
-const LEASE: TimeDelta = TimeDelta::seconds(60);
 /// Calls taken in one round.
 const ROUND: usize = 200;
 /// Credential sets that are asked with at one time.
@@ -129,7 +127,7 @@ async fn round(app: &Arc<App>, memory: &mut Memory) -> Result<(Vec<Batch>, bool)
     let (now, taken, unreadable) = conn
         .transaction::<_, Error, _>(async |conn| {
             let now = calls::database_now(conn).await?;
-            let (taken, unreadable) = due::read_backs(conn, LEASE, limit).await?;
+            let (taken, unreadable) = due::read_backs(conn, app.config.read_back_lease, limit).await?;
             Ok((now, taken, unreadable))
         })
         .await?;

@@ -85,7 +85,7 @@ async fn wait_for_turn(app: &App, account: &Account) -> Result<Option<Duration>,
     let Err(until) = turn(app, account).await? else {
         return Ok(None);
     };
-    let now = calls::database_now(&mut *app.db.conn().await?).await?;
+    let now = calls::database_now(&*app.db.conn().await?).await?;
     Ok(Some((until - now).to_std().unwrap_or(Duration::ZERO)))
 }
 
@@ -133,7 +133,7 @@ pub(super) async fn settle(
         "found" => info!(call.id = %id, "an unconfirmed dial was found in Exotel's list"),
         "unconfirmed" => warn!(call.id = %id, "no trace of a dial was found in time: it counts as not made"),
         "ambiguous" => {
-            warn!(call.id = %id, "more than one call at Exotel can be an unconfirmed dial: a person has to look")
+            warn!(call.id = %id, "more than one call at Exotel can be an unconfirmed dial: a person has to look");
         }
         "given_up" => warn!(call.id = %id, "Exotel could not be asked about a dial for too long: a person has to look"),
         _ => {}

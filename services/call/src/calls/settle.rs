@@ -31,11 +31,11 @@ const CLEAN_POLLS: i32 = 3;
 /// An Exotel that cannot be asked keeps a dial open for so long at most.
 const PATIENCE: TimeDelta = TimeDelta::hours(24);
 /// Candidates that are named on the timeline.
-pub const NAMED: usize = 20;
+pub(super) const NAMED: usize = 20;
 
 /// A dial whose call at Exotel is not known.
 #[derive(Debug, Clone, Copy)]
-pub struct Sought<'a> {
+pub(super) struct Sought<'a> {
     /// The call.
     pub id: CallId,
     /// The person, as the row has it.
@@ -50,7 +50,7 @@ pub struct Sought<'a> {
 
 impl<'a> Sought<'a> {
     /// What to look for. None: the call at Exotel is known, there is none, or too little is left to know it by.
-    pub fn of(call: &'a Call, offset_minutes: Option<i32>) -> Option<Self> {
+    pub(super) fn of(call: &'a Call, offset_minutes: Option<i32>) -> Option<Self> {
         let open = match call.state {
             State::Queued | State::Dialing => false,
             State::Unconfirmed | State::Placed | State::Ringing | State::InProgress => true,
@@ -69,7 +69,7 @@ impl<'a> Sought<'a> {
     }
 
     /// The times of creation to list, as the account's clock prints them; all clocks of the world while it is not known.
-    pub fn window(&self) -> (NaiveDateTime, NaiveDateTime) {
+    pub(super) fn window(&self) -> (NaiveDateTime, NaiveDateTime) {
         let (before, after) = (MARGIN + SKEW, MARGIN + POST + SKEW);
         let (west, east) = match self.offset.map(|offset| i64::from(offset.local_minus_utc())) {
             Some(offset) => (offset, offset),
@@ -109,7 +109,7 @@ impl<'a> Sought<'a> {
 
 /// The listed calls that can be the dial. Those that other rows own (`taken`) are not, nor those that carry a `CustomField`
 /// which `named` does not find to be this call's. One that carries this call's is it, whatever else is listed.
-pub fn candidates<'a>(
+pub(super) fn candidates<'a>(
     sought: &Sought<'_>,
     listed: &'a [CallDetails],
     taken: &HashSet<String>,
@@ -138,7 +138,7 @@ pub fn candidates<'a>(
 
 /// What is to become of an unconfirmed dial.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision<'a> {
+pub(super) enum Decision<'a> {
     /// This is it.
     Found(&'a CallDetails),
     /// It counts as failed until there is evidence.
@@ -159,7 +159,7 @@ pub enum Decision<'a> {
 
 /// Decides about an unconfirmed dial. `found` is None where Exotel could not be asked; `clean_polls` were without a trace
 /// before.
-pub fn decide<'a>(
+pub(super) fn decide<'a>(
     posted_at: DateTime<Utc>,
     window: TimeDelta,
     clean_polls: i32,
@@ -206,7 +206,7 @@ fn next_poll(posted_at: DateTime<Utc>, window: TimeDelta, now: DateTime<Utc>) ->
 }
 
 /// When Exotel's list is read first: a call takes a while to get into it.
-pub fn first_poll(posted_at: DateTime<Utc>, window: TimeDelta) -> DateTime<Utc> {
+pub(super) fn first_poll(posted_at: DateTime<Utc>, window: TimeDelta) -> DateTime<Utc> {
     posted_at + window * POLLS[0].0 / POLLS[0].1
 }
 

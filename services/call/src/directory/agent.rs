@@ -134,8 +134,8 @@ pub async fn create(app: &Arc<App>, new: New) -> Result<View, Error> {
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn get(app: &Arc<App>, id: AgentId) -> Result<View, Error> {
-    let mut conn = app.db.conn().await?;
-    let (agent, version) = agents::find(&mut conn, id).await?.ok_or_else(|| unknown(id))?;
+    let conn = app.db.conn().await?;
+    let (agent, version) = agents::find(&conn, id).await?.ok_or_else(|| unknown(id))?;
     Ok(View { agent, version })
 }
 

@@ -121,9 +121,7 @@ pub async fn greeting(app: &Arc<App>, applet: &Applet) -> Result<Greeting, Error
             None => None,
         },
         None => match subject.phone.as_ref().and_then(|phone| phone.agent_id) {
-            Some(agent) => agents::find(&mut conn, AgentId(agent))
-                .await?
-                .map(|(_, version)| version),
+            Some(agent) => agents::find(&conn, AgentId(agent)).await?.map(|(_, version)| version),
             None => None,
         },
     };

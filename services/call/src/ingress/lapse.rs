@@ -54,8 +54,8 @@ pub fn start(app: &Arc<App>) {
 
 /// Only sees whether the database answers.
 async fn watch_database(app: &App) -> Result<(), Error> {
-    let mut conn = app.db.reserved().await?;
-    calls::database_now(&mut conn).await?;
+    let conn = app.db.reserved().await?;
+    calls::database_now(&conn).await?;
     Ok(())
 }
 

@@ -276,7 +276,7 @@ async fn of_two_candidates_none_is_taken() -> Result<()> {
     let mut both = [ours.as_str(), &strangers];
     both.sort_unstable();
     assert_eq!(named, both);
-    assert_eq!(for_review(&story).await?, [call.id.clone()]);
+    assert_eq!(for_review(&story).await?, std::slice::from_ref(&call.id));
 
     let url = callback_url(&story, &call.id, seconds_from_now(60))?;
     let told = http()?

@@ -42,11 +42,12 @@ const ACCOUNTS: [(u32, u32); 8] = [
 ];
 
 /// What makes windows short, so that nothing waits for real ones.
-const SHORT: [(&str, &str); 9] = [
+const SHORT: [(&str, &str); 10] = [
     ("SWEEP_AFTER", "2s"),
     ("SETTLE_WINDOW", "6s"),
     ("POLL_INTERVAL", "50ms"),
     ("READ_BACK_STEPS", "500ms,1s,2s,3s,5s,5s,5s"),
+    ("READ_BACK_LEASE", "3s"),
     ("ATTACH_LEASE", "3s"),
     ("ATTACH_RENEW", "500ms"),
     ("ATTACH_GRACE", "2s"),
