@@ -77,6 +77,19 @@ fn pause(failures: u32, denied: bool) -> Duration {
     (first * 2_u32.saturating_pow(failures.min(6))).min(Duration::from_mins(5))
 }
 
+/// For how long Exotel wants no requests, if it says that there were too many.
+fn too_many(error: &RestError) -> Option<Duration> {
+    match error {
+        RestError::Refused {
+            kind: Rejection::RateLimited,
+            retry_after,
+            ..
+        } => Some(retry_after.unwrap_or(RATE_LIMITED)),
+        RestError::Status(429) => Some(RATE_LIMITED),
+        _ => None,
+    }
+}
+
 /// Takes one turn of the account's reads. Err: not due before then.
 pub(super) async fn turn(app: &App, account: &Account) -> Result<Result<(), DateTime<Utc>>, Error> {
     let mut conn = app.db.conn().await?;
@@ -141,23 +154,16 @@ async fn run(app: &Arc<App>, batch: Batch, done: &mut Done) -> Result<(), Error>
             Err(Trouble::Exotels(error)) => error,
         };
         let rest: Vec<Call> = questions.iter().flat_map(Question::calls).cloned().collect();
+        if let Some(wait) = too_many(&error) {
+            let mut conn = app.db.conn().await?;
+            rates::hold(&mut conn, account.id(), Kind::Read, signed(wait)).await?;
+            drop(conn);
+            app.metrics.read_back("rate_limited", question.calls().len());
+            // Not just later: a day of this is the end of an unconfirmed dial.
+            in_vain(app, false, question.calls(), batch.now, began.elapsed() + wait).await?;
+            return in_vain(app, false, &rest, batch.now, began.elapsed() + wait).await;
+        }
         let wait = match (&error, &question) {
-            (
-                RestError::Refused {
-                    kind: Rejection::RateLimited,
-                    retry_after,
-                    ..
-                },
-                _,
-            ) => {
-                let wait = retry_after.unwrap_or(RATE_LIMITED);
-                let mut conn = app.db.conn().await?;
-                rates::hold(&mut conn, account.id(), Kind::Read, signed(wait)).await?;
-                drop(conn);
-                app.metrics.read_back("rate_limited", question.calls().len());
-                questions.push_front(question);
-                return postpone(app, &account, &questions, batch.now + signed(began.elapsed() + wait)).await;
-            }
             // About the question, not about whose it is.
             (
                 RestError::Refused {
@@ -165,11 +171,11 @@ async fn run(app: &Arc<App>, batch: Batch, done: &mut Done) -> Result<(), Error>
                     ..
                 }
                 | RestError::Unreadable(_)
-                | RestError::Status(400..=499),
+                | RestError::Status(400 | 404..=499),
                 _,
             )
             | (RestError::Endpoint(_), Question::One(_)) => None,
-            (RestError::Refused { .. }, _) => Some(pause(batch.failures, true)),
+            (RestError::Refused { .. } | RestError::Status(401..=403), _) => Some(pause(batch.failures, true)),
             (RestError::Setup(_) | RestError::Endpoint(_) | RestError::Transport { .. } | RestError::Status(_), _) => {
                 Some(pause(batch.failures, false))
             }
