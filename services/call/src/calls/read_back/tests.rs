@@ -1,3 +1,5 @@
+use std::slice::from_ref;
+
 use super::*;
 use crate::calls::state::{Dialed, apply};
 
@@ -87,10 +89,10 @@ fn two_words_on_one_end_are_asked_about_at_once_and_once() {
         ended(Source::Callback, Outcome::Busy),
         ended(Source::Passthru, Outcome::Completed),
     ] {
-        assert!(asks(&[told.clone()], &failed, later));
-        assert!(asks(&[failed.clone()], &told, None), "also where nothing was planned");
-        assert!(!asks(&[told.clone()], &told, later), "a repeat is none");
-        assert!(!asks(&[told.clone()], &failed, Some(minutes(4))), "it is due already");
+        assert!(asks(from_ref(&told), &failed, later));
+        assert!(asks(from_ref(&failed), &told, None), "also where nothing was planned");
+        assert!(!asks(from_ref(&told), &told, later), "a repeat is none");
+        assert!(!asks(from_ref(&told), &failed, Some(minutes(4))), "it is due already");
         let decided = [told, ended(Source::ReadBack, Outcome::Completed)];
         assert!(!asks(&decided, &failed, later), "Exotel's record has decided");
     }
