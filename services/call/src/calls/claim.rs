@@ -69,7 +69,7 @@ pub(super) async fn next(app: &Arc<App>, account: AccountId, permit: OwnedSemaph
         Ok(Some(call)) => call,
         Ok(None) => return Ok(Claimed::Done),
         Err(error) => {
-            unreadable(&mut conn, id, error.into()).await?;
+            unreadable(app, &mut conn, id, error.into()).await?;
             return Ok(Claimed::Done);
         }
     };
@@ -79,7 +79,7 @@ pub(super) async fn next(app: &Arc<App>, account: AccountId, permit: OwnedSemaph
     }
     let look = match look(&mut conn, app, &call, permit).await {
         Err(error @ Error::Db(DbError::Query(_))) => {
-            unreadable(&mut conn, id, error).await?;
+            unreadable(app, &mut conn, id, error).await?;
             return Ok(Claimed::Done);
         }
         look => look?,
@@ -134,6 +134,7 @@ async fn look(
     let plan = Plan {
         call_id: call.id(),
         account: account.id(),
+        utc_offset_minutes: account.utc_offset_minutes,
         customer,
         exophone,
         mode: call.dial_mode.unwrap_or(phone.dial_mode),
@@ -331,11 +332,10 @@ async fn put_off(
 ///
 /// # Errors
 /// The error itself, if it is not about the row.
-pub(super) async fn unreadable(conn: &mut AsyncPgConnection, id: CallId, error: Error) -> Result<(), Error> {
+pub(super) async fn unreadable(app: &App, conn: &mut AsyncPgConnection, id: CallId, error: Error) -> Result<(), Error> {
     let Error::Db(DbError::Query(diesel::result::Error::DeserializationError(_))) = &error else {
         return Err(error);
     };
-    tracing::error!(call.id = %id, %error, "a call's row cannot be read by this program and is set aside for a person");
-    calls::quarantine_unreadable(conn, id).await?;
-    Ok(())
+    warn!(call.id = %id, %error, "a call's row cannot be read by this program");
+    super::quarantine(app, conn, id).await
 }

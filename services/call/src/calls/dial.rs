@@ -23,6 +23,7 @@ use super::{
     record::{Note, record_locked},
     socket,
     state::{Dialed, End, Event, Outcome, Party},
+    zone,
 };
 use crate::{
     app::App,
@@ -56,6 +57,8 @@ pub struct Plan {
     pub call_id: CallId,
     /// Its account.
     pub account: AccountId,
+    /// The offset of the account's clock at Exotel, as far as it is known.
+    pub utc_offset_minutes: Option<i32>,
     /// Whom to call.
     pub customer: PhoneNumber,
     /// The number to show.
@@ -183,6 +186,7 @@ async fn run(app: &Arc<App>, order: Order) {
         dial,
         begun,
     } = order;
+    let mut printed = None;
     let outcome = if runtime::clock::since_boot().saturating_sub(begun) > LATEST_START {
         DialOutcome::NotSent {
             reason: "the worker was stopped for too long between its commit and the dial".to_owned(),
@@ -193,11 +197,15 @@ async fn run(app: &Arc<App>, order: Order) {
         crash::point(crash::ANSWERED);
         app.breakers
             .learn(&plan.credentials, &report.outcome, Instant::now().into_std());
+        printed = report.date_created.zip(report.server_date);
         report.outcome
     };
     Span::current().set_attribute("callbridge.dial.outcome", outcome.word());
     write_until_done(app, &plan, attempt, &outcome, None).await;
     crash::point(crash::OUTCOME_COMMITTED);
+    if let Some((created, date)) = printed {
+        zone::learn_offset(app, plan.account, plan.utc_offset_minutes, Some(created), Some(date)).await;
+    }
     if let DialOutcome::Rejected {
         kind: Rejection::RateLimited,
         retry_after,

@@ -99,11 +99,12 @@ async fn sweep(app: &Arc<App>) -> Result<(), Error> {
         match done {
             Ok(Some((_, true))) => {
                 crash::point(crash::SWEPT);
+                app.metrics.dial_swept();
                 warn!(call.id = %id, "a dial had no outcome in time; the call is unconfirmed and is not dialled again");
                 app.hub.committed(id);
             }
             Ok(_) => {}
-            Err(error) => claim::unreadable(&mut conn, id, error).await?,
+            Err(error) => claim::unreadable(app, &mut conn, id, error).await?,
         }
     }
     Ok(())
@@ -135,7 +136,7 @@ async fn expire(app: &Arc<App>) -> Result<(), Error> {
         match done {
             Ok(true) => app.hub.committed(id),
             Ok(false) => {}
-            Err(error) => claim::unreadable(&mut conn, id, error).await?,
+            Err(error) => claim::unreadable(app, &mut conn, id, error).await?,
         }
     }
     Ok(())
@@ -201,7 +202,7 @@ async fn explain_waits(app: &Arc<App>, account: AccountId) -> Result<(), Error> 
         match done {
             Ok(true) => app.hub.committed(id),
             Ok(false) => {}
-            Err(error) => claim::unreadable(&mut conn, id, error).await?,
+            Err(error) => claim::unreadable(app, &mut conn, id, error).await?,
         }
     }
     Ok(())

@@ -29,10 +29,11 @@ pub fn offset_minutes(printed: NaiveDateTime, at: DateTime<Utc>) -> Option<i32> 
 
 /// Learns an account's offset from a call that Exotel made while it answered, as it does for a dial: when it was made, as
 /// printed, and the answer's `Date`. Both are Exotel's clock, so ours does not matter. Never in a call's transaction: a lost
-/// lesson costs nothing, and the row is written only when it differs.
+/// lesson costs nothing, and nothing is asked of the database when the offset is the `known` one.
 pub async fn learn_offset(
     app: &App,
     account: AccountId,
+    known: Option<i32>,
     date_created: Option<NaiveDateTime>,
     server_date: Option<DateTime<Utc>>,
 ) {
@@ -42,6 +43,9 @@ pub async fn learn_offset(
     else {
         return;
     };
+    if known == Some(minutes) {
+        return;
+    }
     match store(app, account, minutes).await {
         Ok(false) => {}
         Ok(true) => info!(account.id = %account, minutes, "learned the UTC offset of an account's clock"),
@@ -58,12 +62,7 @@ pub async fn learn_offset_from(
     age: TimeDelta,
 ) {
     let at = server_date.map(|date| date - age);
-    let minutes = date_created
-        .zip(at)
-        .and_then(|(printed, at)| offset_minutes(printed, at));
-    if minutes.is_some() && minutes != account.utc_offset_minutes {
-        learn_offset(app, account.id(), date_created, at).await;
-    }
+    learn_offset(app, account.id(), account.utc_offset_minutes, date_created, at).await;
 }
 
 async fn store(app: &App, account: AccountId, minutes: i32) -> Result<bool, Error> {

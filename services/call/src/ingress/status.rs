@@ -208,6 +208,10 @@ async fn apply_taken(conn: &mut AsyncPgConnection, delivery: &Delivery) -> Resul
         return Ok(false);
     };
     follow(&call);
+    if call.blanked_at.is_some() {
+        inbox::park(conn, delivery.id, "late: the call's personal columns are blanked").await?;
+        return Ok(false);
+    }
     if resolve::never_dialled(&call) {
         inbox::park(conn, delivery.id, "the call was never dialled").await?;
         return Ok(false);
