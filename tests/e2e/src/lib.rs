@@ -13,7 +13,7 @@ mod wire;
 pub use agent::{Agent, Session};
 pub use database::{Database, Fate, session};
 pub use keys::with_another_key;
-pub use refusal::{Refusal, invalid, refusal, refused};
+pub use refusal::{Refusal, invalid, refusal, refused, refused_for_now};
 pub use replica::Replica;
 pub use sound::{decode, find, read_wav, speech, tone, wav};
 pub use story::{CUSTOMER, PATIENCE, Story, kinds, quick, registration};

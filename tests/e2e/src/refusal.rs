@@ -48,3 +48,11 @@ pub fn refused(code: Code, reason: &str) -> Refusal {
         fields: Vec::new(),
     }
 }
+
+/// A refusal that may not be one a little later.
+pub fn refused_for_now(code: Code, reason: &str) -> Refusal {
+    Refusal {
+        retryable: true,
+        ..refused(code, reason)
+    }
+}
