@@ -2,6 +2,7 @@
 
 mod error;
 mod migrations;
+mod read_only;
 mod retries;
 mod tls;
 
@@ -10,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use deadpool::{Runtime, managed::Timeouts};
 use diesel::ConnectionError;
 use diesel_async::{
-    AsyncPgConnection,
+    AsyncConnection as _, AsyncPgConnection,
     pooled_connection::{
         AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
         deadpool::{Object, Pool},
@@ -22,6 +23,7 @@ use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use self::read_only::ReadOnly;
 pub use self::{
     error::{DbError, is_unique_violation},
     migrations::{Migrated, migrate, migrated, revert_all},
@@ -63,9 +65,10 @@ impl Db {
     /// When the address or the TLS roots cannot be read.
     pub fn connect(config: &Config) -> Result<Self, DbError> {
         let connector = Arc::new(Connector::read(config.database.url.expose_secret(), Some(LIMITS))?);
+        let read_only = ReadOnly::default();
         Ok(Self {
-            pool: pool(&connector, config.database.pool_size)?,
-            reserved: pool(&connector, config.database.reserved)?,
+            pool: pool(&connector, &read_only, config.database.pool_size)?,
+            reserved: pool(&connector, &read_only, config.database.reserved)?,
             connector,
         })
     }
@@ -96,17 +99,23 @@ impl Db {
     }
 }
 
-fn pool(connector: &Arc<Connector>, size: usize) -> Result<Pool<AsyncPgConnection>, DbError> {
+fn pool(connector: &Arc<Connector>, read_only: &ReadOnly, size: usize) -> Result<Pool<AsyncPgConnection>, DbError> {
     let mut manager = ManagerConfig::default();
     // A closed connection is noticed without a query; a half-dead one fails its statement and is dropped then.
     manager.recycling_method = RecyclingMethod::Fast;
-    let to_connect = Arc::clone(connector);
+    let (to_connect, watch) = (Arc::clone(connector), read_only.clone());
     manager.custom_setup = Box::new(move |_| {
-        let connector = to_connect.clone();
-        async move { connector.connect().await }.boxed()
+        let (connector, watch) = (to_connect.clone(), watch.clone());
+        async move {
+            let mut conn = connector.connect().await?;
+            conn.set_instrumentation(watch);
+            Ok(conn)
+        }
+        .boxed()
     });
     Pool::builder(AsyncDieselConnectionManager::new_with_config(String::new(), manager))
         .max_size(size)
+        .pre_recycle(read_only.hook())
         .runtime(Runtime::Tokio1)
         .timeouts(Timeouts {
             wait: Some(WAIT),

@@ -72,7 +72,7 @@ impl DbError {
                 | DatabaseErrorKind::UnableToSendCommand
                 // A fail-over that has not reached this connection yet.
                 | DatabaseErrorKind::ReadOnlyTransaction => true,
-                // diesel keeps no SQLSTATE; these are the English texts of 57014, 55P03, 40P01, 57P01, 57P03 and 53300.
+                // diesel keeps no SQLSTATE; these are the English texts of 57014, 55P03, 40P01, 57P01, 57P03, 53300 and 53100.
                 DatabaseErrorKind::Unknown => {
                     let message = info.message();
                     [
@@ -83,6 +83,8 @@ impl DbError {
                         "too many clients",
                         "remaining connection slots",
                         "idle-in-transaction timeout",
+                        "could not extend file",
+                        "No space left on device",
                     ]
                     .iter()
                     .any(|text| message.contains(text))
