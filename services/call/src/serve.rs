@@ -1,14 +1,18 @@
 //! The process: two listeners, the checks before the first request, and the end.
 
-use std::sync::Arc;
+use std::{io, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use futures_util::{Stream, StreamExt as _};
 use runtime::{
     Clock, Tasks,
     internal::{self, Readiness},
     rpc::SpanLayer,
 };
-use tokio::{net::TcpListener, time::sleep};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
 use tonic::transport::server::TcpIncoming;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{error, info, warn};
@@ -22,6 +26,9 @@ use crate::{
     },
     startup,
 };
+
+/// The wait after a failed accept, for example without file descriptors (F106).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The bound listeners, so that tests can use port 0.
 #[derive(Debug)]
@@ -88,10 +95,7 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
         .layer(SpanLayer)
         .layer(AuthLayer::new(app.config.api_keys.clone(), gate))
         .add_routes(routes)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listeners.grpc).with_nodelay(Some(true)),
-            tasks.stopping(),
-        );
+        .serve_with_incoming_shutdown(incoming(listeners.grpc), tasks.stopping());
     // tonic waits for open streams without a limit.
     let overdue = async {
         tasks.stopping().await;
@@ -104,6 +108,28 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
     tasks.shut_down(drain).await;
     info!("stopped");
     Ok(())
+}
+
+/// The connections that come. tonic asks for the next one as soon as one has failed, and without a pause it would do nothing else.
+fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> + Send {
+    let accepted = TcpIncoming::from(listener).with_nodelay(Some(true));
+    accepted.then(|accepted| async {
+        if let Err(error) = &accepted
+            && !is_of_the_peer(error)
+        {
+            warn!(%error, "cannot accept a connection; trying again");
+            sleep(ACCEPT_PAUSE).await;
+        }
+        accepted
+    })
+}
+
+fn is_of_the_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, InvalidInput, NotConnected};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | InvalidInput | NotConnected
+    )
 }
 
 /// Checks the database and the keys until they are in order, then lets requests in and starts the loops.
