@@ -24,6 +24,21 @@ impl Replica {
     /// # Errors
     /// When it is not ready in time.
     pub async fn start(stack: &Stack, database_url: &str, clock: Clock) -> anyhow::Result<Self> {
+        Self::start_at(0, stack, database_url, clock).await
+    }
+
+    /// Stops the stack's first call-service for good and takes its place, with this clock.
+    ///
+    /// # Errors
+    /// When it is not ready in time.
+    pub async fn in_place_of(stack: &mut Stack, clock: Clock) -> anyhow::Result<Self> {
+        stack.call_services[0].stop().await?;
+        let port = stack.call_services[0].address.port();
+        let url = stack.database_url.clone();
+        Self::start_at(port, stack, &url, clock).await
+    }
+
+    async fn start_at(port: u16, stack: &Stack, database_url: &str, clock: Clock) -> anyhow::Result<Self> {
         let settings = [
             ("DATABASE_URL", database_url.to_owned()),
             ("CREDENTIAL_KEYS", stack.keys.credential_keys.clone()),
@@ -36,7 +51,7 @@ impl Replica {
         ];
         let vars: Vars = settings.into_iter().collect();
         let config = call_service::Config::read(vars).context("call-service")?;
-        let (grpc, internal) = (bind().await?, bind().await?);
+        let (grpc, internal) = (bind(port).await?, bind(0).await?);
         let (address, inside) = (grpc.local_addr()?, internal.local_addr()?);
         let tasks = Tasks::new();
         let listeners = call_service::Listeners { grpc, internal };
@@ -75,6 +90,6 @@ impl Drop for Replica {
     }
 }
 
-async fn bind() -> anyhow::Result<TcpListener> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?)
+async fn bind(port: u16) -> anyhow::Result<TcpListener> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?)
 }

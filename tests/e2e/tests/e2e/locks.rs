@@ -3,11 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use callbridge_proto::call::v1::{Call, CallState, PlaceCallRequest};
-use e2e::{
-    CUSTOMER, Database, PATIENCE, Story, callback_url, http, kinds, refusal, refused_for_now, registration,
-    seconds_from_now,
-};
+use callbridge_proto::call::v1::{CallState, PlaceCallRequest};
+use e2e::{CUSTOMER, Database, PATIENCE, Story, kinds, refusal, refused_for_now, registration};
 use exotel_sim::Outcome;
 use futures_util::future::join_all;
 use runtime::Tasks;
@@ -15,28 +12,11 @@ use stack::poll;
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::{commits::in_ms, outbound::short};
-
-/// A call that rings, and a callback about it that nobody has sent yet.
-async fn ringing(story: &Story, number: &str) -> Result<(Call, String)> {
-    let outcome = Outcome {
-        answer_after_ms: Some(60_000),
-        ..Outcome::default()
-    };
-    story.stack.control().set_outcome(number, outcome)?;
-    let call = story.place(story.request(number)).await?;
-    let call = story.until_state(&call.id, CallState::Placed).await?;
-    let url = callback_url(story, &call.id, seconds_from_now(3600))?;
-    Ok((call, url))
-}
-
-/// Sends the callback that says that nobody answered.
-async fn nobody_answered(call: &Call, url: &str) -> Result<(u16, Duration)> {
-    let form = [("CallSid", call.exotel_call_sid.as_str()), ("Status", "no-answer")];
-    let began = Instant::now();
-    let answer = http()?.post(url).form(&form).send().await?;
-    Ok((answer.status().as_u16(), began.elapsed()))
-}
+use crate::{
+    commits::in_ms,
+    outbound::short,
+    webhook_faults::{nobody_answered, ringing},
+};
 
 /// F30: one connection, and all of them want it. They hear so within the pool's wait, and callbacks have connections of their own.
 #[tokio::test(flavor = "multi_thread")]

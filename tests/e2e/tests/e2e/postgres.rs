@@ -245,7 +245,12 @@ async fn a_role_without_connections_and_one_with_another_password_come_back() ->
 async fn a_read_only_database_is_refused_before_the_dial_and_left_as_soon_as_it_can_be() -> Result<()> {
     let database = Database::proxied().await?;
     let admin = database.session().await?;
-    let story = Story::with(database.builder(), registration()?).await?;
+    // So few that all of them are sessions that cannot write.
+    let builder = database
+        .builder()
+        .call_setting("DB_POOL_SIZE", "2")
+        .call_setting("DB_RESERVED_SIZE", "1");
+    let story = Story::with(builder, registration()?).await?;
     story
         .stack
         .control()
