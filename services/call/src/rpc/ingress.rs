@@ -6,10 +6,8 @@ use callbridge_proto::{
     id::{CallId, EdgeId},
     ingress::v1::{self as api, ingress_service_server::IngressService},
 };
-use chrono::{DateTime, Utc};
 use exotel::Caller;
 use futures_util::{Stream, StreamExt as _};
-use prost_types::Timestamp;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -118,8 +116,7 @@ impl IngressService for Service {
     async fn record_status(&self, request: Request<api::RecordStatusRequest>) -> Answer<api::RecordStatusResponse> {
         let request = request.into_inner();
         let call: CallId = id("call_id", &request.call_id)?;
-        let received_at = request.received_at.and_then(time).unwrap_or_else(|| self.0.clock.now());
-        status::keep(&self.0, call, &request.content_type, request.body, received_at).await?;
+        status::keep(&self.0, call, &request.content_type, request.body).await?;
         Ok(Response::new(api::RecordStatusResponse {}))
     }
 
@@ -168,10 +165,6 @@ fn id<T: FromStr<Err: std::fmt::Display>>(field: &str, text: &str) -> Result<T, 
 
 fn shown(call: Option<CallId>) -> String {
     call.map(|id| id.to_string()).unwrap_or_default()
-}
-
-fn time(at: Timestamp) -> Option<DateTime<Utc>> {
-    DateTime::from_timestamp(at.seconds, u32::try_from(at.nanos).ok()?)
 }
 
 fn caller(text: &str) -> Caller {

@@ -38,7 +38,6 @@ pub struct NewDelivery {
     pub call_id: Uuid,
     pub content_type: Option<String>,
     pub body: Vec<u8>,
-    pub received_at: DateTime<Utc>,
 }
 
 /// Which waiting row to take.
@@ -53,7 +52,7 @@ pub enum Pick {
 /// Keeps a callback. Returns its number.
 pub async fn insert(conn: &mut AsyncPgConnection, delivery: &NewDelivery) -> QueryResult<i64> {
     diesel::insert_into(webhook_inbox::table)
-        .values(delivery)
+        .values((delivery, webhook_inbox::received_at.eq(now)))
         .returning(webhook_inbox::id)
         .get_result(conn)
         .await
