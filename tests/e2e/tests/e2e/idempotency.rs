@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use callbridge_proto::call::v1::{CallState, PlaceCallRequest, WaitFor};
 use e2e::{PATIENCE, Story, invalid, quick, refusal, refused, registration, with_another_key};
-use exotel_sim::{CallerScript, Outcome};
+use exotel_sim::{Callee, CallerScript, Outcome};
 use futures_util::future::{join_all, try_join_all};
 use stack::poll;
 use tokio::time::{Instant, timeout};
@@ -244,5 +244,55 @@ async fn a_client_that_goes_away_gets_its_call_later() -> anyhow::Result<()> {
         ids.insert(call.id);
     }
     assert_eq!((ids.len(), counted(&story).await?), (8, (8, 8)));
+    Ok(())
+}
+
+/// F10: three hundred clients give up after up to 200 ms, wherever their calls are by then. Each call is found with its key, and
+/// was dialled once or not at all until then.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_give_up_at_any_moment_find_their_calls() -> anyhow::Result<()> {
+    const CLIENTS: usize = 300;
+    let mut registration = registration()?;
+    registration.account.calls_per_minute = 6_000;
+    let story = Story::with(quick(), registration).await?;
+    let numbers: Vec<String> = (0..CLIENTS).map(|at| format!("+919812{at:06}")).collect();
+    for number in &numbers {
+        // So many conversations would be another test.
+        story
+            .stack
+            .control()
+            .set_outcome(number, Outcome::callee(Callee::Busy))?;
+    }
+    let dice = |at: usize| (u64::try_from(at).unwrap_or_default() + 17).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+    let (mut given_up, mut again) = (0, Vec::new());
+    for numbers in numbers.chunks(30) {
+        let tries = numbers.iter().zip(again.len()..).map(|(number, at)| {
+            let (mut client, request) = (story.stack.clients().calls(), keyed(&story, number, number));
+            async move {
+                let patience = Duration::from_millis(dice(at) % 200);
+                timeout(patience, client.place_call(request)).await.is_err()
+            }
+        });
+        given_up += join_all(tries).await.into_iter().filter(|given_up| *given_up).count();
+        again.extend(numbers);
+    }
+    assert!(given_up > CLIENTS / 3, "only {given_up} gave up");
+    let mut ids = BTreeSet::new();
+    for numbers in numbers.chunks(10) {
+        let calls = numbers.iter().map(|number| story.place(keyed(&story, number, number)));
+        for call in try_join_all(calls).await? {
+            assert!(call.state() != CallState::Failed, "{}", call.end_reason);
+            ids.insert(call.id);
+        }
+    }
+    assert_eq!(ids.len(), CLIENTS);
+    poll("all dials", PATIENCE, async || match story.posts() {
+        Ok(CLIENTS) => Ok(()),
+        Ok(posts) => Err(format!("{posts} dials")),
+        Err(error) => Err(error.to_string()),
+    })
+    .await?;
+    assert_eq!(story.count("calls WHERE attempt <> 1").await?, 0);
+    assert_eq!(counted(&story).await?, (CLIENTS, i64::try_from(CLIENTS)?));
     Ok(())
 }
