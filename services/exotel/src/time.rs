@@ -79,7 +79,15 @@ mod tests {
             ("2024-01-15T14:30:45Z", Some("2024-01-15T14:30:45Z")),
             ("2024-01-15 14:30:45+0530", Some("2024-01-15T09:00:45Z")),
             (" 2024-09-03 11:44:54 ", Some("2024-09-03T06:14:54Z")),
+            ("Wed, 15 Jan 2025 18:14:07 +0530", Some("2025-01-15T12:44:07Z")),
+            // Half past two on the night on which New York's clocks leave that hour out, and the hour that they have twice.
+            ("2025-03-09 02:30:00", Some("2025-03-08T21:00:00Z")),
+            ("2025-11-02 01:30:00", Some("2025-11-01T20:00:00Z")),
+            ("2024-02-29 00:00:00", Some("2024-02-28T18:30:00Z")),
             ("1970-01-01 05:30:00", None),
+            ("Thu, 01 Jan 1970 05:30:00", None),
+            ("1970-01-01 00:00:00", None),
+            ("2025-02-29 00:00:00", None),
             ("1970-01-01T00:00:00Z", None),
             ("0000-00-00 00:00:00", None),
             ("0000-00-00", None),
@@ -90,6 +98,20 @@ mod tests {
         ] {
             let want = want.map(|w| w.parse::<DateTime<Utc>>().unwrap());
             assert_eq!(parse_ist(text), want, "{text:?}");
+        }
+    }
+
+    /// F56: the same on hosts in a zone with daylight saving, and far from India.
+    #[test]
+    fn the_zone_of_the_host_does_not_matter() {
+        for zone in ["America/New_York", "Pacific/Apia", "Asia/Kolkata"] {
+            let output = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["time::tests::times_as_seen", "--exact"])
+                .env("TZ", zone)
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{zone}: {said}");
         }
     }
 

@@ -71,6 +71,20 @@ fn what_is_not_a_number_is_refused() {
     assert_eq!(e164(&"9".repeat(10_000)), Err(NumberError::Length));
 }
 
+/// F58: what cannot be read is kept as it came.
+#[test]
+fn nobodys_number_is_kept_as_it_came() {
+    for form in ["anonymous", "sip:anonymous@anonymous.invalid", "Restricted", "112", ""] {
+        let caller = Caller::read(form);
+        assert_eq!((caller.raw.as_str(), caller.number), (form, None));
+    }
+    let known = Caller::read("098-123-456-78");
+    assert_eq!(
+        known.number.map(|number| number.expose().to_owned()).as_deref(),
+        Some("+919812345678")
+    );
+}
+
 #[test]
 fn the_national_form_is_exotels_classic_one() {
     let national = |text: &str| PhoneNumber::parse(text).unwrap().national();
