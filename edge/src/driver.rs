@@ -236,10 +236,15 @@ impl Driver {
         (self.reporter, self.orders) = (Some(reporter), Some(orders));
         self.edge.metrics.session_began();
         self.endpoints = response.agent_endpoints;
-        let ends_at = response.ends_at.and_then(|at| {
-            let left = at.seconds - i64::try_from(self.edge.clock.unix_seconds()).ok()?;
-            Some(now + Duration::from_secs(u64::try_from(left).unwrap_or(0)))
-        });
+        let left = match (response.ends_in, response.ends_at) {
+            (Some(left), _) => Some(left.seconds),
+            // A call-service of the release before says only when, which this machine's clock may be wrong about.
+            (None, Some(at)) => i64::try_from(self.edge.clock.unix_seconds())
+                .ok()
+                .map(|unix| at.seconds - unix),
+            (None, None) => None,
+        };
+        let ends_at = left.map(|left| now + Duration::from_secs(u64::try_from(left).unwrap_or(0)));
         let agent_rate = match response.agent_sample_rate {
             rate @ (8000 | 16_000 | 24_000) => rate,
             _ => 8000,

@@ -98,7 +98,14 @@ struct Edge {
 /// # Errors
 /// When a listener fails or a setting cannot be used.
 pub async fn run(config: Config, listeners: Listeners, tasks: Tasks) -> anyhow::Result<()> {
-    let clock = Clock::system();
+    run_with_clock(config, listeners, tasks, Clock::system()).await
+}
+
+/// The same with a clock of one's own, for tests.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, clock: Clock) -> anyhow::Result<()> {
     let ingress = ingress::client(&config)?;
     let edge = Arc::new(Edge {
         id: EdgeId(clock.new_uuid()).to_string(),

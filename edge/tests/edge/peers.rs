@@ -235,6 +235,7 @@ impl IngressService for CallService {
                 greeting_sha256: script.greeting_sha256.clone(),
                 traceparent: String::new(),
                 ends_at: None,
+                ends_in: None,
             }
         })
         .await

@@ -332,6 +332,10 @@ async fn answer(
             seconds: ends_at.timestamp(),
             nanos: 0,
         }),
+        ends_in: Some(prost_types::Duration {
+            seconds: (ends_at - now).num_seconds().max(0),
+            nanos: 0,
+        }),
     })
 }
 

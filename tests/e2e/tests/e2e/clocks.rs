@@ -1,15 +1,21 @@
 //! F37: a process whose clock is wrong. The database's clock alone decides.
 
-use anyhow::Result;
+use std::net::Ipv4Addr;
+
+use anyhow::{Context as _, Result};
 use callbridge_proto::call::v1::{CallState, PlaceCallRequest};
 use chrono::TimeDelta;
-use e2e::{CUSTOMER, Replica, Story, kinds, session};
-use exotel_sim::Outcome;
-use runtime::Clock;
+use e2e::{Agent, CUSTOMER, PATIENCE, Replica, Story, kinds, quick, registration, session};
+use edge::{Config, Listeners};
+use exotel_sim::{CallerScript, Outcome};
+use runtime::{Clock, Tasks, config::Vars};
+use stack::poll;
+use tokio::net::TcpListener;
 
 use crate::{
     commits::in_ms,
     outbound::short,
+    restart::talk,
     webhook_faults::{nobody_answered, ringing},
 };
 
@@ -68,4 +74,77 @@ async fn a_process_that_is_wrong_about_the_day_calls_as_the_others_do() -> Resul
         assert_eq!(story.posts()?, 2, "{days}");
     }
     Ok(())
+}
+
+/// F37, F57: an edge whose clock is ten minutes ahead of everybody's, and one that is behind. Sockets are opened, and nobody is
+/// cut off before the call's time limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_is_wrong_about_the_time_lets_people_talk() -> Result<()> {
+    for minutes in [10, -10] {
+        let mut agent = Agent::start().await?;
+        let mut registration = registration()?;
+        registration.agent.endpoints = vec![agent.url.clone()];
+        let mut story = Story::with(quick(), registration).await?;
+        story.stack.edges[0].stop().await?;
+        let clock = Clock::manual(Clock::system().now() + TimeDelta::minutes(minutes));
+        let tasks = edge_with(&story, clock).await?;
+
+        story
+            .stack
+            .control()
+            .set_outcome(CUSTOMER, Outcome::answered_by(CallerScript::new()))?;
+        let call = story
+            .place(PlaceCallRequest {
+                time_limit: Some(prost_types::Duration { seconds: 300, nanos: 0 }),
+                ..story.request(CUSTOMER)
+            })
+            .await?;
+        let mut session = agent.session().await?;
+        session.start().await?;
+        talk(&mut session, "under way").await?;
+        let call = story.until_state(&call.id, CallState::InProgress).await?;
+        story.stack.control().hang_up(&call.exotel_call_sid)?;
+        let (ended, events) = story.ended(&call.id).await?;
+        assert_eq!(
+            (ended.state(), ended.end_reason.as_str()),
+            (CallState::Completed, "customer_hung_up"),
+            "{minutes}: {:?}",
+            kinds(&events)
+        );
+        tasks.stop();
+    }
+    Ok(())
+}
+
+/// An edge with this clock, in the place of the stack's.
+async fn edge_with(story: &Story, clock: Clock) -> Result<Tasks> {
+    let settings = [
+        ("CALL_SERVICE_URL", format!("http://{}", story.stack.grpc_address())),
+        ("CALL_SERVICE_API_KEY", story.stack.keys.edge_api_key.clone()),
+        ("EDGE_TOKEN_KEYS", story.stack.keys.edge_token_keys()?),
+        ("WEBHOOK_BASE_URL", story.stack.edge_url()),
+        ("AGENT_ENDPOINT_ALLOW", "loopback,127.0.0.0/8".to_owned()),
+        ("EDGE_DRAIN_SECONDS", "1".to_owned()),
+        ("EDGE_ACCEPT_SECONDS", "0".to_owned()),
+    ];
+    let config = Config::read(settings.into_iter().collect::<Vars>()).context("edge")?;
+    let bind = async |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
+    let (public, internal) = (bind(story.stack.edges[0].address.port()).await?, bind(0).await?);
+    let inside = internal.local_addr()?;
+    let tasks = Tasks::new();
+    let serving = edge::run_with_clock(config, Listeners { public, internal }, tasks.clone(), clock);
+    // Apart from its own tasks, whose end it waits for.
+    Tasks::new().spawn(async move {
+        let _ = serving.await;
+    });
+    let client = e2e::http()?;
+    poll("the edge to be ready", PATIENCE, async || {
+        match client.get(format!("http://{inside}/readyz")).send().await {
+            Ok(answer) if answer.status() == 200 => Ok(()),
+            Ok(answer) => Err(answer.status().to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await?;
+    Ok(tasks)
 }
