@@ -32,7 +32,7 @@ async fn a_process_that_is_wrong_about_the_day_calls_as_the_others_do() -> Resul
             .control()
             .set_outcome(CUSTOMER, Outcome::answered_by(short()))?;
         let request = PlaceCallRequest {
-            not_before: in_ms(1_000),
+            not_before: Some(in_ms(1_000)),
             ..story.request(CUSTOMER)
         };
         let call = story.place(request.clone()).await?;

@@ -15,12 +15,12 @@ use tonic::Code;
 use crate::outbound::short;
 
 /// A moment that is soon.
-pub(super) fn in_ms(ms: i64) -> Option<Timestamp> {
+pub(super) fn in_ms(ms: i64) -> Timestamp {
     let at = Clock::system().now() + TimeDelta::milliseconds(ms);
-    Some(Timestamp {
+    Timestamp {
         seconds: at.timestamp(),
         nanos: i32::try_from(at.timestamp_subsec_nanos()).unwrap_or_default(),
-    })
+    }
 }
 
 async fn story(database: &Database) -> Result<Story> {
@@ -85,7 +85,7 @@ async fn a_claim_whose_commit_is_not_answered_is_dialled_once_in_the_end() -> Re
         .await?;
     let call = story
         .place(PlaceCallRequest {
-            not_before: in_ms(300),
+            not_before: Some(in_ms(300)),
             ..story.request(CUSTOMER)
         })
         .await?;
@@ -125,7 +125,7 @@ async fn a_claim_that_was_lost_does_not_take_back_another_replicas_dial() -> Res
         .await?;
     let call = story
         .place(PlaceCallRequest {
-            not_before: in_ms(300),
+            not_before: Some(in_ms(300)),
             ..story.request(CUSTOMER)
         })
         .await?;

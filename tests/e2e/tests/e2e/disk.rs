@@ -75,6 +75,7 @@ impl Disk {
 }
 
 /// Puts the calls onto a small disk. Where none can be mounted a trigger says what a full one makes PostgreSQL say.
+#[expect(clippy::print_stderr, reason = "whoever reads that it passed should know how")]
 async fn disk(admin: &Client) -> Result<Disk> {
     let Some(small) = Small::mount()? else {
         eprintln!("no file system can be mounted here: a trigger raises 53100 instead");

@@ -77,7 +77,7 @@ async fn a_deadlock_costs_a_retry_and_no_dial() -> Result<()> {
             .control()
             .set_outcome(number, Outcome::answered_by(short()))?;
         let request = PlaceCallRequest {
-            not_before: in_ms(800).filter(|_| waits),
+            not_before: waits.then(|| in_ms(800)),
             ..story.request(number)
         };
         let queued = if waits {

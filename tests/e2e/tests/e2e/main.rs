@@ -9,6 +9,7 @@ mod credentials;
 mod directory;
 mod disk;
 mod end;
+mod failover;
 mod idempotency;
 mod inbound;
 mod locks;
