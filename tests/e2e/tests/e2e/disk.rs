@@ -9,8 +9,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use callbridge_proto::call::v1::{CallFilter, CallState, ListCallsRequest};
-use e2e::{CUSTOMER, Database, Story, refusal, refused_for_now, registration};
+use e2e::{CUSTOMER, Story, quick, refusal, refused_for_now, registration, session};
 use exotel_sim::Outcome;
+use stack::postgres::Postgres;
 use tempfile::TempDir;
 use tokio_postgres::{Client, error::SqlState};
 use tonic::Code;
@@ -42,12 +43,12 @@ impl Drop for Small {
 
 /// A disk that can be filled, and emptied again.
 struct Disk {
-    small: Option<Small>,
+    small: bool,
 }
 
 impl Disk {
     async fn fill(&self, admin: &Client) -> Result<()> {
-        if self.small.is_none() {
+        if !self.small {
             let full = "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                 RAISE 'could not extend file \"base/1/2\": No space left on device' USING ERRCODE = '53100'; END $$;
                 CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON calls FOR EACH ROW EXECUTE FUNCTION full_disk()";
@@ -65,7 +66,7 @@ impl Disk {
     }
 
     async fn empty(&self, admin: &Client) -> Result<()> {
-        let empty = if self.small.is_some() {
+        let empty = if self.small {
             "DROP TABLE filler"
         } else {
             "DROP TRIGGER full_disk ON calls"
@@ -76,10 +77,10 @@ impl Disk {
 
 /// Puts the calls onto a small disk. Where none can be mounted a trigger says what a full one makes PostgreSQL say.
 #[expect(clippy::print_stderr, reason = "whoever reads that it passed should know how")]
-async fn disk(admin: &Client) -> Result<Disk> {
-    let Some(small) = Small::mount()? else {
+async fn disk(small: Option<&Small>, admin: &Client) -> Result<Disk> {
+    let Some(small) = small else {
         eprintln!("no file system can be mounted here: a trigger raises 53100 instead");
-        return Ok(Disk { small: None });
+        return Ok(Disk { small: false });
     };
     let data: String = admin.query_one("SHOW data_directory", &[]).await?.get(0);
     let owner = fs::metadata(Path::new(&data))?;
@@ -95,16 +96,19 @@ async fn disk(admin: &Client) -> Result<Disk> {
     ] {
         admin.batch_execute(statement).await?;
     }
-    Ok(Disk { small: Some(small) })
+    Ok(Disk { small: true })
 }
 
 /// F33: calls are refused before they are dialled, reading goes on, and with room all is as before.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_calls_before_they_are_dialled() -> Result<()> {
-    let database = Database::proxied().await?;
-    let admin = database.session().await?;
-    let disk = disk(&admin).await?;
-    let story = Story::with(database.builder(), registration()?).await?;
+    // Outlives the server, and that one is not the shared one: it cannot do without what it has on the disk.
+    let small = Small::mount()?;
+    let postgres = Postgres::start().await?;
+    let url = postgres.create_database().await?;
+    let admin = session(&url).await?;
+    let disk = disk(small.as_ref(), &admin).await?;
+    let story = Story::with(quick().database_url(url), registration()?).await?;
     story
         .stack
         .control()
