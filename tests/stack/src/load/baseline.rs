@@ -40,7 +40,8 @@ impl Baseline {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr),
         );
-        ensure!(output.status.success(), "pgbench failed: {}", complained.trim());
+        let first: Vec<&str> = complained.lines().take(3).collect();
+        ensure!(output.status.success(), "pgbench failed: {}", first.join("; "));
         rate(&said).with_context(|| format!("pgbench says no rate: {said}"))
     }
 }

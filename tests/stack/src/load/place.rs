@@ -206,10 +206,10 @@ async fn scripts(
         let replace = [
             (
                 id,
-                "('00000000-0000-7000-8000-' || lpad(to_hex(:n), 12, '0'))::uuid".to_owned(),
+                "('00000000-0000-7000-8000-' || lpad(to_hex(:n::bigint), 12, '0'))::uuid".to_owned(),
             ),
-            (&key, "('bench-' || :n)".to_owned()),
-            (sid, "('sid-' || :n)".to_owned()),
+            (&key, "('bench-' || :n::text)".to_owned()),
+            (sid, "('sid-' || :n::text)".to_owned()),
             (customer, "('+91' || lpad(:n::text, 13, '0'))".to_owned()),
             (phone, uuid(&other.phone_id)),
             (account, uuid(&other.account_id)),
