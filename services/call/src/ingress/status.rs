@@ -206,6 +206,8 @@ async fn apply_taken(conn: &mut AsyncPgConnection, delivery: &Delivery) -> Resul
     };
     follow(&call);
     if call.blanked_at.is_some() {
+        // Kept without what was blanked, and counted by its problem.
+        inbox::applied(conn, delivery.id, kept(&callback.to_json())).await?;
         inbox::park(conn, delivery.id, "late: the call's personal columns are blanked").await?;
         return Ok(false);
     }

@@ -318,6 +318,18 @@ async fn an_old_call_is_blanked_and_its_key_is_still_used() -> Result<()> {
     })
     .await?;
 
+    // F46: what comes now is kept without the number, and changes nothing.
+    let url = callback_url(&story, &call.id, seconds_from_now(60))?;
+    let late = [
+        ("CallSid", call.exotel_call_sid.as_str()),
+        ("Status", "busy"),
+        ("From", CUSTOMER),
+    ];
+    assert_eq!(http()?.post(url).form(&late).send().await?.status(), 200);
+    let kept = "webhook_inbox WHERE problem LIKE 'late%' AND position('9812340017' IN encode(body, 'escape')) = 0";
+    assert_eq!(story.count(kept).await?, 1);
+    assert_eq!(story.get(&call.id).await?.version, blank.version);
+
     let again = story.place(request.clone()).await?;
     assert_eq!((&again.id, again.state()), (&call.id, call.state()), "the same call");
     let other = PlaceCallRequest {

@@ -29,6 +29,8 @@ enum Fault {
     Point { name: &'static str, plan: String },
     /// It dies after this time.
     Random(Duration),
+    /// A dial's task panics, and the process goes on for this time before it dies (F14).
+    Panic(Duration),
     /// All replicas die.
     Replicas(Duration),
     /// It dies together with the edge.
@@ -40,7 +42,7 @@ enum Fault {
 /// The fault of a round. Points take turns.
 fn fault(seed: u64, round: u64) -> Fault {
     let mut dice = Dice::new(seed, "kill", round);
-    let kinds = [(81, 'p'), (11, 'r'), (3, 'b'), (3, 'e'), (2, 'a')];
+    let kinds = [(79, 'p'), (11, 'r'), (2, 'x'), (3, 'b'), (3, 'e'), (2, 'a')];
     let kind = dice.weighted(&kinds).unwrap_or('r');
     // From within its start to some time after it.
     let after = dice.millis(20, 400);
@@ -58,6 +60,7 @@ fn fault(seed: u64, round: u64) -> Fault {
             let plan = format!("{name}:{nth}+{delay}");
             Fault::Point { name, plan }
         }
+        'x' => Fault::Panic(after * 2),
         'b' => Fault::Replicas(after),
         'e' => Fault::WithEdge(after),
         'a' => Fault::Everything(after, dice.millis(20, 300)),
@@ -123,6 +126,10 @@ impl Shared<'_> {
                 }
                 Fault::Random(after) => {
                     self.dies(replica.spec.start(None)?, after, &mut strikes).await?;
+                }
+                Fault::Panic(after) => {
+                    let plan = format!("{}!panic", crash::POSTING);
+                    self.dies(replica.spec.start(Some(&plan))?, after, &mut strikes).await?;
                 }
                 Fault::Replicas(after) => {
                     self.dies(replica.spec.start(None)?, after, &mut strikes).await?;
