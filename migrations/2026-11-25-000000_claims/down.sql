@@ -1,3 +1,5 @@
+SET LOCAL lock_timeout = '5s';
+
 DROP INDEX webhook_inbox_received;
 DROP INDEX calls_retention;
 CREATE INDEX calls_due ON calls (due_at) WHERE state = 'queued';

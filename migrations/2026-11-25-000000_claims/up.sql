@@ -19,16 +19,6 @@ END
 $$;
 CREATE TRIGGER accounts_rates AFTER INSERT ON accounts FOR EACH ROW EXECUTE FUNCTION rates_of_account();
 
--- Learned from Exotel's answers: its times have no zone. Null until the first one.
-ALTER TABLE accounts ADD COLUMN utc_offset_minutes integer CHECK (utc_offset_minutes BETWEEN -1440 AND 1440);
--- When Exotel's count of open streams was compared with ours.
-ALTER TABLE accounts ADD COLUMN streams_checked_at timestamptz NOT NULL DEFAULT 'epoch';
-
--- How often Exotel's list was read without a trace of an unconfirmed dial.
-ALTER TABLE calls ADD COLUMN settle_polls integer NOT NULL DEFAULT 0;
--- When retention blanked the personal columns; the row, its key and its fingerprint stay.
-ALTER TABLE calls ADD COLUMN blanked_at timestamptz;
-
 -- A slot is a row in an active state: these count them, and find the call that a number is on.
 CREATE INDEX calls_active ON calls (account_id, phone_id)
     WHERE state IN ('dialing', 'unconfirmed', 'placed', 'ringing', 'in_progress');
@@ -45,5 +35,16 @@ CREATE INDEX calls_queue_due ON calls (account_id, due_at) WHERE state = 'queued
 CREATE INDEX calls_expiry ON calls (expire_at) WHERE state = 'queued';
 DROP INDEX calls_due;
 
-CREATE INDEX calls_retention ON calls (ended_at) WHERE ended_at IS NOT NULL AND blanked_at IS NULL;
 CREATE INDEX webhook_inbox_received ON webhook_inbox (received_at);
+
+-- Last, so that nobody is kept from reading while the indexes are made.
+-- Learned from Exotel's answers: its times have no zone. Null until the first one.
+ALTER TABLE accounts ADD COLUMN utc_offset_minutes integer CHECK (utc_offset_minutes BETWEEN -1440 AND 1440);
+-- When Exotel's count of open streams was compared with ours.
+ALTER TABLE accounts ADD COLUMN streams_checked_at timestamptz NOT NULL DEFAULT 'epoch';
+
+-- How often Exotel's list was read without a trace of an unconfirmed dial.
+ALTER TABLE calls ADD COLUMN settle_polls integer NOT NULL DEFAULT 0;
+-- When retention blanked the personal columns; the row, its key and its fingerprint stay.
+ALTER TABLE calls ADD COLUMN blanked_at timestamptz;
+CREATE INDEX calls_retention ON calls (ended_at) WHERE ended_at IS NOT NULL AND blanked_at IS NULL;

@@ -36,7 +36,9 @@ const WAIT: Duration = Duration::from_secs(1);
 /// TCP, TLS and authentication of one new connection.
 const CONNECT: Duration = Duration::from_secs(3);
 /// A statement of a request never takes longer; those that may are run on connections of their own.
-const LIMITS: &str = "-c statement_timeout=5s -c lock_timeout=1s -c idle_in_transaction_session_timeout=10s";
+/// A commit that a crash can take back would let a dial be made twice.
+const LIMITS: &str =
+    "-c statement_timeout=5s -c lock_timeout=1s -c idle_in_transaction_session_timeout=10s -c synchronous_commit=on";
 
 /// A connection from the pool; it goes back when dropped.
 pub type Conn = Object<AsyncPgConnection>;

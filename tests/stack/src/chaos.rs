@@ -119,6 +119,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 seed: progress.seed,
                 first,
                 rounds,
+                replicas: arguments.replicas(),
             };
             progress.figures.add(part.run(&state, &postgres, &screen).await?);
             progress.keep(&state)?;

@@ -34,6 +34,9 @@ use crate::{
 
 /// Below the lease of the calls that are asked about.
 const LONGEST: Duration = Duration::from_secs(30);
+/// Turns that calls which are over leave to those that are not, while there is no turn for all: a dial that is not settled holds
+/// its number and its slot, and must not wait behind prices that come in one by one.
+const BEHIND: i32 = 8;
 /// After a 429 without a word on how long.
 const RATE_LIMITED: Duration = Duration::from_mins(1);
 
@@ -71,6 +74,19 @@ pub(super) struct Done {
     pub(super) idle: bool,
 }
 
+impl Done {
+    /// Nothing came of it.
+    pub(super) fn nothing(set: Set) -> Self {
+        Self {
+            set,
+            left_out: Vec::new(),
+            asked_singly: Vec::new(),
+            pause: None,
+            idle: true,
+        }
+    }
+}
+
 /// How long a set is left alone that was of no use so often in a row: wrong keys above all must not storm (F23).
 fn pause(failures: u32, denied: bool) -> Duration {
     let first = Duration::from_secs(if denied { 30 } else { 5 });
@@ -101,13 +117,7 @@ pub(super) async fn turn(app: &App, account: &Account) -> Result<Result<(), Date
 /// by their lease.
 pub(super) async fn ask(app: Arc<App>, batch: Batch) -> Done {
     let (set, account) = (batch.set, AccountId(batch.set.account));
-    let mut done = Done {
-        set,
-        left_out: Vec::new(),
-        asked_singly: Vec::new(),
-        pause: None,
-        idle: true,
-    };
+    let mut done = Done::nothing(set);
     let result = if let Some(rest) = batch.held {
         in_vain(&app, false, &batch.calls, batch.now, rest).await
     } else {
@@ -302,11 +312,16 @@ async fn postpone(
     first: DateTime<Utc>,
 ) -> Result<(), Error> {
     let mut conn = app.db.conn().await?;
+    let pause = Kind::Read.pause(account.calls_per_minute);
     let mut at = first;
     for question in questions {
         let calls: Vec<&Call> = question.calls().iter().collect();
+        if question.is_late() {
+            due::postpone(&mut conn, &calls, first + pause * BEHIND).await?;
+            continue;
+        }
         due::postpone(&mut conn, &calls, at).await?;
-        at += Kind::Read.pause(account.calls_per_minute);
+        at += pause;
     }
     Ok(())
 }

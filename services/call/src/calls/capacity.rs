@@ -8,7 +8,7 @@ use crate::store::rates::Pace;
 
 /// A dial may come this much before its turn, so that a dispatcher which is a little late now does not lose the time for good.
 /// Far below the four seconds that the pace leaves to a sliding minute.
-const EARLY: TimeDelta = TimeDelta::milliseconds(250);
+pub const EARLY: TimeDelta = TimeDelta::milliseconds(250);
 
 /// What to do while the number is on another call of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

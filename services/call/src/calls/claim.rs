@@ -86,7 +86,10 @@ pub(super) async fn next(app: &Arc<App>, account: AccountId, permit: OwnedSemaph
     };
     drop(conn);
     match look {
-        Look::Dial(ready) => claim(app, &call, *ready).await,
+        Look::Dial(ready) => match claim(app, &call, *ready).await {
+            Err(error) => stumbled(app, &call, error).await,
+            claimed => claimed,
+        },
         Look::Wait(until, word) => put_off(app, &call, Err((until, word))).await,
         Look::GiveUp(reason) => put_off(app, &call, Ok(reason)).await,
     }
@@ -113,7 +116,7 @@ async fn look(
             return Ok(Look::Wait(open, "calling_hours"));
         }
     }
-    let (credentials, app_id) = match dial::credentials(conn, app, &account, &phone).await {
+    let (credentials, app_id) = match dial::credentials(conn, app, &account, &phone, call.dial_mode).await {
         Ok(found) => found,
         Err(error @ Error::Precondition { .. }) => {
             warn!(call.id = %call.id(), %error, "a queued call waits for its phone's settings");
@@ -226,10 +229,9 @@ async fn decide(
     claimed_at: &mut Option<DateTime<Utc>>,
 ) -> Result<Decided, Error> {
     let account = ready.plan.account;
-    // Whoever has the lock is at this account's queue: there is nothing to wait for.
-    let Some(pace) = rates::lock_if_free(conn, account, rates::Kind::Dial).await? else {
-        return Ok(Decided::NotBefore(Duration::ZERO));
-    };
+    let pace = rates::lock(conn, account, rates::Kind::Dial)
+        .await?
+        .ok_or_else(|| Error::internal("an account without its rates"))?;
     let pause = rates::Kind::Dial.pause(ready.calls_per_minute);
     if let Err(at) = capacity::turn(pace, pause) {
         return Ok(Decided::NotBefore(until(at, pace.now)));
@@ -296,6 +298,22 @@ fn failed(reason: &str) -> Event {
     Event::Ended(Source::Local, end)
 }
 
+/// A call whose claim fails by what it is itself must not hold up those behind it.
+async fn stumbled(app: &Arc<App>, call: &Call, error: Error) -> Result<Claimed, Error> {
+    match error {
+        Error::Db(DbError::Query(diesel::result::Error::DeserializationError(_))) => {
+            unreadable(app, &mut *app.db.conn().await?, call.id(), error).await?;
+            Ok(Claimed::Done)
+        }
+        Error::Db(_) => Err(error),
+        error => {
+            warn!(call.id = %call.id(), %error, "a queued call cannot be dialled as it is; it is tried again later");
+            let now = calls::database_now(&*app.db.conn().await?).await?;
+            put_off(app, call, Err((now + BLOCKED_FOR, "settings"))).await
+        }
+    }
+}
+
 /// Writes that a call waits until a time, or that it is given up.
 async fn put_off(
     app: &Arc<App>,
@@ -313,6 +331,11 @@ async fn put_off(
             }
             match how {
                 Ok(reason) => record_locked(conn, row, now, Some(&failed(reason)), None, Note::from("dialer")).await?,
+                // Said once: a wait that goes on is no news.
+                Err((until, word)) if row.waiting_reason.as_deref() == Some(word) => {
+                    calls::put_off(conn, call.id(), until).await?;
+                    return Ok(false);
+                }
                 Err((until, word)) => {
                     let note = waiting(word, None, Some(until));
                     record_locked(conn, row, now, None, Some("waiting"), note).await?

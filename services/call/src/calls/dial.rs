@@ -20,6 +20,7 @@ use tracing::{Instrument as _, Span, error, info_span, warn};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::{
+    capacity,
     record::{Note, record_locked},
     socket,
     state::{Dialed, End, Event, Outcome, Party},
@@ -38,8 +39,9 @@ use crate::{
     },
 };
 
-/// A worker that was stopped for longer between its commit and the POST does not dial (F16).
-const LATEST_START: Duration = Duration::from_secs(5);
+/// A worker that was stopped for longer between its commit and the connect does not dial (F16): with the three seconds that
+/// connecting may take, nothing is sent later than five seconds after the commit.
+const LATEST_START: Duration = Duration::from_secs(2);
 /// Dials of one call that were surely not made, before it is given up.
 const ATTEMPTS: i32 = 5;
 /// Between tries to write an outcome while the database is away.
@@ -91,13 +93,14 @@ pub struct Order {
     pub begun: Duration,
 }
 
-/// Looks up what a dial needs, before anything is committed: the mode, the flow, the credentials. The permit bounds the
-/// dials of this process.
+/// Looks up what a dial needs, before anything is committed: the flow and the credentials. `mode` is the call's own, where it has
+/// one: the phone's may have changed since.
 pub async fn credentials(
     conn: &AsyncPgConnection,
     app: &App,
     account: &Account,
     phone: &Phone,
+    mode: Option<DialMode>,
 ) -> Result<(Credentials, Option<String>), Error> {
     let credentials = app.vault.resolve(conn, account, Some(phone)).await?.credentials;
     let app_id = phone
@@ -105,7 +108,7 @@ pub async fn credentials(
         .clone()
         .or_else(|| account.app_id.clone())
         .or_else(|| app.config.default_app_id());
-    if phone.dial_mode == DialMode::Flow && app_id.is_none() {
+    if mode.unwrap_or(phone.dial_mode) == DialMode::Flow && app_id.is_none() {
         return Err(Error::precondition(
             "NO_APP_ID",
             "the phone dials through a flow, but neither the phone, its account nor EXOTEL_APP_ID names one: set app_id",
@@ -187,12 +190,12 @@ async fn run(app: &Arc<App>, order: Order) {
         begun,
     } = order;
     let mut printed = None;
+    crash::point(crash::POSTING);
     let outcome = if runtime::clock::since_boot().saturating_sub(begun) > LATEST_START {
         DialOutcome::NotSent {
             reason: "the worker was stopped for too long between its commit and the dial".to_owned(),
         }
     } else {
-        crash::point(crash::POSTING);
         let report = app.exotel.connect(&plan.credentials, &dial).await;
         crash::point(crash::ANSWERED);
         app.breakers
@@ -201,11 +204,7 @@ async fn run(app: &Arc<App>, order: Order) {
         report.outcome
     };
     Span::current().set_attribute("callbridge.dial.outcome", outcome.word());
-    write_until_done(app, &plan, attempt, &outcome, None).await;
-    crash::point(crash::OUTCOME_COMMITTED);
-    if let Some((created, date)) = printed {
-        zone::learn_offset(app, plan.account, plan.utc_offset_minutes, Some(created), Some(date)).await;
-    }
+    // Before the outcome, which lets the dispatcher look at the account again.
     if let DialOutcome::Rejected {
         kind: Rejection::RateLimited,
         retry_after,
@@ -214,20 +213,35 @@ async fn run(app: &Arc<App>, order: Order) {
     {
         hold(app, plan.account, retry_after.unwrap_or(UNTOLD_PAUSE)).await;
     }
+    write_until_done(app, &plan, attempt, &outcome, None).await;
+    crash::point(crash::OUTCOME_COMMITTED);
+    if let Some((created, date)) = printed {
+        zone::learn_offset(app, plan.account, plan.utc_offset_minutes, Some(created), Some(date)).await;
+    }
 }
 
 /// Exotel counts more than we do: none of the account's calls is dialled until it is over, in any replica.
 async fn hold(app: &App, account: AccountId, wait: Duration) {
     let wait = TimeDelta::from_std(wait).unwrap_or(TimeDelta::minutes(5));
-    let held = async {
-        let mut conn = app.db.reserved().await?;
-        Ok::<_, Error>(rates::hold(&mut conn, account, rates::Kind::Dial, wait).await?)
-    };
-    match held.await {
-        Ok(_) => {
-            warn!(account.id = %account, wait_s = wait.num_seconds(), "Exotel says that there were too many dials");
+    // The turn after it may come a little early, which is not what Exotel asked for.
+    let wait = wait + capacity::EARLY;
+    let began = Instant::now();
+    loop {
+        let held = async {
+            let mut conn = app.db.reserved().await?;
+            Ok::<_, Error>(rates::hold(&mut conn, account, rates::Kind::Dial, wait).await?)
+        };
+        match held.await {
+            Ok(_) => {
+                warn!(account.id = %account, wait_s = wait.num_seconds(), "Exotel says that there were too many dials");
+                return;
+            }
+            Err(error) if began.elapsed() > WRITE_LIMIT => {
+                warn!(account.id = %account, %error, "a pause that Exotel asked for could not be kept");
+                return;
+            }
+            Err(_) => sleep(WRITE_AGAIN).await,
         }
-        Err(error) => warn!(account.id = %account, %error, "a pause that Exotel asked for could not be kept"),
     }
 }
 

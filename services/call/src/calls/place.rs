@@ -62,7 +62,7 @@ pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Pl
     request.check_times(now)?;
     let (agent, dial, pace) = join3(
         agent(&conn, request, &phone),
-        dial::credentials(&conn, app, &account, &phone),
+        dial::credentials(&conn, app, &account, &phone, None),
         rates::peek(&conn, account.id(), rates::Kind::Dial),
     )
     .await;
@@ -87,7 +87,11 @@ pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Pl
     };
     if held.is_none() && permit.is_none() {
         if request.refuses_to_wait() {
-            return Err(at_capacity());
+            // The same key may have taken the last place meanwhile.
+            return match calls::by_key(&*app.db.conn().await?, caller, &request.key).await? {
+                Some(call) => repeat(app, call, &canonical),
+                None => Err(at_capacity()),
+            };
         }
         held = Some(Held::waits(Waits::Process, now));
     }
@@ -168,7 +172,14 @@ async fn commit(app: Arc<App>, draft: Draft, plan: Option<Plan>, held: Option<He
     let mut asked;
     let (begun, inserted) = loop {
         let turn = match &plan {
-            Some(plan) => Some(app.turnstiles.pass(plan.account).await?),
+            Some(plan) => match app.turnstiles.pass(plan.account).await {
+                Ok(turn) => Some(turn),
+                // Whoever had the turn before may have placed this very call.
+                Err(refusal) => {
+                    let earlier = calls::by_key(&*app.db.conn().await?, &draft.caller, &draft.request.key).await?;
+                    return if earlier.is_some() { Ok(None) } else { Err(refusal) };
+                }
+            },
             None => None,
         };
         let begun = runtime::clock::since_boot();

@@ -21,6 +21,11 @@ pub(super) enum Question {
 }
 
 impl Question {
+    /// Whether it can wait: every call of it is over.
+    pub(super) fn is_late(&self) -> bool {
+        self.calls().iter().all(|call| call.state.is_terminal())
+    }
+
     /// Those that it is about.
     pub(super) fn calls(&self) -> &[Call] {
         match self {
@@ -30,8 +35,10 @@ impl Question {
     }
 }
 
-/// Sorts calls into requests, in the order of the calls.
-pub(super) fn questions(batch: Vec<Call>, singly: &HashSet<Uuid>, account: &Account) -> VecDeque<Question> {
+/// Sorts calls into requests: those that are not over come first, the oldest dial before all others, and what is only about a
+/// price comes last.
+pub(super) fn questions(mut batch: Vec<Call>, singly: &HashSet<Uuid>, account: &Account) -> VecDeque<Question> {
+    batch.sort_by_key(|call| (call.state.is_terminal(), call.post_started_at));
     let mut questions: VecDeque<Question> = VecDeque::new();
     for call in batch {
         if call.call_sid.is_none() {

@@ -54,7 +54,15 @@ pub fn start(app: &Arc<App>) {
                     match round(&app, &mut memory).await {
                         Ok((batches, full)) => {
                             for batch in batches {
-                                asking.push(ask(Arc::clone(&app), batch).instrument(info_span!("call.read_back")));
+                                let set = batch.set;
+                                // A task of its own: it must go on while the next round is taken.
+                                let task = app.tasks.spawn(ask(Arc::clone(&app), batch).instrument(info_span!("call.read_back")));
+                                asking.push(async move {
+                                    match task.await {
+                                        Ok(Some(done)) => done,
+                                        _ => Done::nothing(set),
+                                    }
+                                });
                             }
                             if full {
                                 next = Instant::now();

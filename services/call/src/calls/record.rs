@@ -123,7 +123,7 @@ pub async fn record_locked(
             .zip(rung_until)
             .and_then(|(from, to)| seconds(from, to));
     }
-    if state != State::Queued && before.waiting_reason.is_some() {
+    if state != State::Queued && (before.waiting_reason.is_some() || change.waiting_reason.is_some()) {
         change.waiting_reason = Some(None);
         change.waiting_for = Some(None);
     }

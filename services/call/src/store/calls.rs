@@ -266,6 +266,14 @@ pub async fn owned_sids(conn: &mut AsyncPgConnection, account: Uuid, sids: &[&st
     Ok(owned.into_iter().flatten().collect())
 }
 
+/// Lets a queued call be looked at later, without more.
+pub async fn put_off(mut conn: &AsyncPgConnection, id: CallId, until: DateTime<Utc>) -> QueryResult<usize> {
+    diesel::update(calls::table.find(id.0))
+        .set(calls::due_at.eq(until))
+        .execute(&mut conn)
+        .await
+}
+
 /// Inserts a call that somebody placed. None: the idempotency key is taken.
 pub async fn insert_placed(mut conn: &AsyncPgConnection, call: &NewCall) -> QueryResult<Option<Call>> {
     diesel::insert_into(calls::table)

@@ -1,5 +1,7 @@
 //! The queue of outbound calls, and who holds the slots. A slot is a row in an active state; nothing is counted twice and
 //! nothing can leak.
+//!
+//! The time is asked for in a sub-select: `clock_timestamp()` by itself is volatile, and no index can be searched by it.
 
 use std::marker::PhantomData;
 
@@ -28,7 +30,7 @@ macro_rules! claimable {
         concat!(
             "FROM wants w JOIN calls c ON c.account_id = w.account
             WHERE c.state = 'queued' AND c.priority >= w.behind
-              AND c.due_at <= clock_timestamp() AND c.expire_at > clock_timestamp()
+              AND c.due_at <= (SELECT clock_timestamp()) AND c.expire_at > (SELECT clock_timestamp())
               AND c.phone_id NOT IN (
                 SELECT p.id FROM phones p
                 WHERE p.account_id = w.account AND p.max_concurrent_calls > 0 AND p.max_concurrent_calls <= (
@@ -144,7 +146,7 @@ struct Id {
 pub async fn accounts_due(conn: &mut AsyncPgConnection) -> QueryResult<Vec<AccountId>> {
     let rows: Vec<Id> = sql_query(
         "SELECT a.id FROM accounts a WHERE EXISTS (
-            SELECT 1 FROM calls c WHERE c.state = 'queued' AND c.account_id = a.id AND c.due_at <= clock_timestamp()
+            SELECT 1 FROM calls c WHERE c.state = 'queued' AND c.account_id = a.id AND c.due_at <= (SELECT clock_timestamp())
         )",
     )
     .load(conn)
@@ -173,8 +175,8 @@ pub async fn next(conn: &mut AsyncPgConnection, account: AccountId) -> QueryResu
 /// Queued calls whose time is over, in any account.
 pub async fn expired(conn: &mut AsyncPgConnection, limit: i64) -> QueryResult<Vec<CallId>> {
     let rows: Vec<Id> = sql_query(
-        "SELECT id FROM calls WHERE state = 'queued' AND expire_at <= clock_timestamp()
-            AND NOT (needs_review AND due_at > clock_timestamp())
+        "SELECT id FROM calls WHERE state = 'queued' AND expire_at <= (SELECT clock_timestamp())
+            AND NOT (needs_review AND due_at > (SELECT clock_timestamp()))
         ORDER BY expire_at LIMIT $1",
     )
     .bind::<Int8, _>(limit)
@@ -214,7 +216,7 @@ pub async fn unexplained(
         active!(),
         " ORDER BY unresolved DESC, r.id LIMIT 1
         ) r ON c.when_number_busy = 1 OR (c.when_number_busy = 3 AND r.unresolved)
-        WHERE c.state = 'queued' AND c.account_id = $1 AND c.due_at <= clock_timestamp()
+        WHERE c.state = 'queued' AND c.account_id = $1 AND c.due_at <= (SELECT clock_timestamp())
           AND (CASE WHEN r.id IS NOT NULL THEN c.waiting_for IS DISTINCT FROM r.id
                ELSE p.max_concurrent_calls > 0 AND c.waiting_reason IS DISTINCT FROM 'phone_capacity'
                     AND p.max_concurrent_calls <= (

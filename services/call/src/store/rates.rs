@@ -64,12 +64,6 @@ fixed! {
 }
 
 fixed! {
-    LockIfFree { account: RawUuid as Uuid, kind: &'a str as Text },
-    "WITH held AS MATERIALIZED (SELECT next_at FROM rates WHERE (account_id, kind) = (",
-    ") FOR NO KEY UPDATE SKIP LOCKED) SELECT next_at, clock_timestamp() AS now FROM held"
-}
-
-fixed! {
     Set { account: RawUuid as Uuid, kind: &'a str as Text, next_at: DateTime<Utc> as Timestamptz },
     "UPDATE rates SET next_at = v.next_at FROM (VALUES (",
     ")) AS v (account_id, kind, next_at) WHERE rates.account_id = v.account_id AND rates.kind = v.kind"
@@ -79,16 +73,6 @@ fixed! {
 /// account.
 pub async fn lock(conn: &mut AsyncPgConnection, account: AccountId, kind: Kind) -> QueryResult<Option<Pace>> {
     let query = Lock {
-        account: account.0,
-        kind: kind.label(),
-        of: PhantomData,
-    };
-    query.get_result(conn).await.optional()
-}
-
-/// The same without waiting. None also when somebody else has it.
-pub async fn lock_if_free(conn: &mut AsyncPgConnection, account: AccountId, kind: Kind) -> QueryResult<Option<Pace>> {
-    let query = LockIfFree {
         account: account.0,
         kind: kind.label(),
         of: PhantomData,

@@ -53,11 +53,11 @@ pub async fn blank(conn: &mut AsyncPgConnection, kept: TimeDelta, limit: i64) ->
     Ok(ids.len())
 }
 
-/// Deletes webhooks that came longer ago than this and were applied.
+/// Deletes webhooks that came longer ago than this and do not wait any more: applied, or set aside for a person.
 pub async fn forget_webhooks(conn: &mut AsyncPgConnection, kept: TimeDelta, limit: i64) -> QueryResult<usize> {
     sql_query(
         "DELETE FROM webhook_inbox WHERE id IN (
-            SELECT id FROM webhook_inbox WHERE received_at < now() - $1 AND applied_at IS NOT NULL
+            SELECT id FROM webhook_inbox WHERE received_at < now() - $1 AND (applied_at IS NOT NULL OR problem IS NOT NULL)
             ORDER BY received_at LIMIT $2 FOR UPDATE SKIP LOCKED
         )",
     )

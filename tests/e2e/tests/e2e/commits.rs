@@ -85,7 +85,7 @@ async fn a_claim_whose_commit_is_not_answered_is_dialled_once_in_the_end() -> Re
         .await?;
     let call = story
         .place(PlaceCallRequest {
-            not_before: Some(in_ms(300)),
+            not_before: Some(in_ms(2_000)),
             ..story.request(CUSTOMER)
         })
         .await?;
@@ -125,7 +125,7 @@ async fn a_claim_that_was_lost_does_not_take_back_another_replicas_dial() -> Res
         .await?;
     let call = story
         .place(PlaceCallRequest {
-            not_before: Some(in_ms(300)),
+            not_before: Some(in_ms(2_000)),
             ..story.request(CUSTOMER)
         })
         .await?;

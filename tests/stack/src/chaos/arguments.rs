@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::target;
 
 const AFTER: &str = "\
-It starts a private PostgreSQL, the Exotel simulator, two or three replicas of call-service and an edge as processes of their own,
+It starts a private PostgreSQL, the Exotel simulator, replicas of call-service and an edge as processes of their own,
 and places calls from many clients that repeat each one, with its key, until there is a definite answer. At the end
 everything settles, and the simulator's ledger is checked against the database.
 
@@ -26,7 +26,7 @@ State, in target/chaos/WHAT/ unless --state-dir says otherwise:
 
 Examples:
   cargo chaos kills --rounds 40 --seed 1       under a minute
-  cargo chaos kills --rounds 10000             every crash point hundreds of times
+  cargo chaos kills --rounds 10000             every crash point hundreds of times; with --replicas 4 in half the time
   cargo chaos kills --rounds 10000 --from 4000 goes on after an interrupt (progress.json says from where)";
 
 /// Breaks a running callbridge and checks that every call was dialled at most once, that none is lost and that no slot is stuck.
@@ -45,6 +45,9 @@ pub(super) struct Arguments {
     /// Go on at this round with the figures and the seed of progress.json.
     #[arg(long, value_name = "ROUND")]
     pub(super) from: Option<u64>,
+    /// Replicas of call-service: two, or three for zombie, of which one is always awake. More of them die more often.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=8))]
+    pub(super) replicas: Option<u8>,
     /// Where state goes; two that run at one time need one each.
     #[arg(long, value_name = "FOLDER")]
     pub(super) state_dir: Option<PathBuf>,
@@ -76,6 +79,14 @@ impl What {
 }
 
 impl Arguments {
+    pub(super) fn replicas(&self) -> usize {
+        let usual = match self.what {
+            What::Kills | What::Postgres | What::Callbacks => 2,
+            What::Zombie => 3,
+        };
+        self.replicas.unwrap_or(usual).into()
+    }
+
     pub(super) fn state_dir(&self) -> PathBuf {
         self.state_dir
             .clone()

@@ -54,6 +54,8 @@ pub(super) struct Part {
     pub(super) first: u64,
     /// How many.
     pub(super) rounds: u64,
+    /// Of call-service.
+    pub(super) replicas: usize,
 }
 
 /// What the rounds of every mode get.
@@ -73,7 +75,7 @@ impl Part {
     pub(super) async fn run(self, parent: &Path, postgres: &Arc<Postgres>, screen: &Screen) -> anyhow::Result<Figures> {
         let begun = Instant::now();
         let folder = prepare(parent)?;
-        let (system, children) = System::start(&folder, postgres, self.replicas(), self.seed).await?;
+        let (system, children) = System::start(&folder, postgres, self.replicas, self.seed).await?;
         let pulse = Pulse::start(&system);
         let stage = Stage {
             part: self,
@@ -93,14 +95,6 @@ impl Part {
             screen.line(&format!("see {}", folder.join("violations.txt").display()));
         }
         Ok(figures)
-    }
-
-    fn replicas(self) -> usize {
-        match self.what {
-            What::Kills | What::Postgres | What::Callbacks => 2,
-            // One of them is always awake.
-            What::Zombie => 3,
-        }
     }
 }
 

@@ -38,7 +38,7 @@ const ACCOUNTS: [(u32, u32); 8] = [
     (6, 6_000),
     (3, 6_000),
     (4, 6_000),
-    (0, 300),
+    (0, 1_200),
 ];
 
 /// What makes windows short, so that nothing waits for real ones.

@@ -1,7 +1,7 @@
 use chrono::DateTime;
 
 use super::*;
-use crate::calls::state::{Direction, Event, Facts, apply};
+use crate::calls::state::{Direction, End, Event, Facts, Outcome, Source, apply};
 
 #[test]
 fn calls_are_asked_about_twenty_at_a_time_and_in_the_order_of_their_times() {
@@ -40,7 +40,14 @@ fn calls_are_asked_about_twenty_at_a_time_and_in_the_order_of_their_times() {
         ..call(101, true)
     };
     calls.push(inbound);
-    let singly = HashSet::from([Uuid::from_u128(7)]);
+    // Over, and so the last one, though it was due first.
+    let over = apply(&facts(false), &Event::Ended(Source::Callback, End::new(Outcome::Busy))).unwrap();
+    let over = Call {
+        state: over.state,
+        ..call(102, false)
+    };
+    calls.insert(0, over);
+    let singly = HashSet::from([Uuid::from_u128(7), Uuid::from_u128(102)]);
     let shown: Vec<(&str, usize)> = questions(calls, &singly, &account)
         .iter()
         .map(|question| match question {
@@ -52,6 +59,13 @@ fn calls_are_asked_about_twenty_at_a_time_and_in_the_order_of_their_times() {
         .collect();
     assert_eq!(
         shown,
-        [("list", 20), ("search", 1), ("one", 1), ("list", 1), ("none", 1)]
+        [
+            ("list", 20),
+            ("search", 1),
+            ("one", 1),
+            ("list", 1),
+            ("none", 1),
+            ("one", 1)
+        ]
     );
 }
