@@ -19,7 +19,7 @@ use crate::store::calls::Call;
 /// How long a POST may take: Exotel makes the call at some moment of it.
 const POST: TimeDelta = TimeDelta::seconds(38);
 /// Exotel's machines need not agree on the second.
-const MARGIN: TimeDelta = TimeDelta::minutes(2);
+const MARGIN: TimeDelta = TimeDelta::seconds(10);
 /// How far our clock and Exotel's may be apart (F57). Only what they have both shown is compared without it.
 const SKEW: TimeDelta = TimeDelta::minutes(10);
 /// When Exotel's list is read, as parts of the settle window.
