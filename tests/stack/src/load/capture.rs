@@ -171,11 +171,34 @@ pub(super) fn script(statements: &[Statement], replace: &[Replace<'_>]) -> Strin
                 None => "NULL".to_owned(),
                 Some(value) => literal(value, replace),
             };
+            let cast = value.as_deref().filter(|_| is_bare(&statement.text)).map_or("", cast);
+            let literal = format!("{literal}{cast}");
             text = text.replace(&format!("${}", index + 1), &literal);
         }
         let _ = writeln!(script, "{text};");
     }
     script
+}
+
+/// Whether its parameters stand in a list of values by itself, which gives a literal no type.
+fn is_bare(text: &str) -> bool {
+    text.contains("AS (VALUES (") || text.contains("FROM (VALUES (")
+}
+
+/// The type of a value, by its looks.
+fn cast(value: &str) -> &'static str {
+    let digits = value.strip_prefix('-').unwrap_or(value);
+    if uuid::Uuid::try_parse(value).is_ok() {
+        "::uuid"
+    } else if matches!(value, "t" | "f") {
+        "::bool"
+    } else if !digits.is_empty() && digits.len() < 10 && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        "::int4"
+    } else if value.len() >= 19 && value.as_bytes()[4] == b'-' && value.as_bytes()[10] == b' ' {
+        "::timestamptz"
+    } else {
+        "::text"
+    }
 }
 
 fn literal(value: &str, replace: &[Replace<'_>]) -> String {
@@ -217,6 +240,27 @@ mod tests {
         assert_eq!(found[0].text, "SELECT a\nFROM t WHERE id = $1");
         assert_eq!(found[0].values, [Some("x".to_owned())]);
         assert_eq!(found[2].values, [Some("it's 10:30".to_owned()), None]);
+    }
+
+    #[test]
+    fn values_by_themselves_have_types() {
+        let bare = Statement {
+            session: "1".to_owned(),
+            text: "WITH w (a, b, c, d, e) AS (VALUES ($1, $2, $3, $4, $5)) SELECT".to_owned(),
+            values: [
+                "01a213d0-c01e-747d-a599-42f93a05da57",
+                "-7",
+                "t",
+                "2026-11-25 16:00:00.1+00",
+                "dial",
+            ]
+            .map(|value| Some(value.to_owned()))
+            .into(),
+        };
+        let script = script(&[bare], &[]);
+        for cast in ["::uuid", "E'-7'::int4", "E't'::bool", "::timestamptz", "E'dial'::text"] {
+            assert!(script.contains(cast), "{script}");
+        }
     }
 
     #[test]
