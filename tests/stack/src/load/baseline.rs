@@ -11,10 +11,10 @@ use tokio::process::Command;
 
 use crate::postgres::Binaries;
 
-/// Scripts, and where they run.
+/// A script, and where it runs.
 pub(super) struct Baseline {
-    /// One script for each account.
-    pub(super) scripts: Vec<PathBuf>,
+    /// Each run of it is one call.
+    pub(super) script: PathBuf,
     /// The database.
     pub(super) url: String,
 }
@@ -27,9 +27,7 @@ impl Baseline {
             .args(["--no-vacuum", "--protocol=prepared", "--jobs=2"])
             .arg(format!("--client={clients}"))
             .arg(format!("--time={}", length.as_secs().max(1)));
-        for script in &self.scripts {
-            command.arg("--file").arg(script);
-        }
+        command.arg("--file").arg(&self.script);
         let output = command
             .arg(&self.url)
             .stdin(Stdio::null())

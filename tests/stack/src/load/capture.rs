@@ -160,9 +160,9 @@ pub(super) struct Replace<'a> {
     pub(super) with: String,
 }
 
-/// Writes a pgbench script: each run of it is one call.
-pub(super) fn script(statements: &[Statement], replace: &[Replace<'_>]) -> String {
-    let mut script = String::from("\\set n random(1, 1000000000000)\n");
+/// Writes a pgbench script: each run of it is one call, of one of so many accounts.
+pub(super) fn script(statements: &[Statement], replace: &[Replace<'_>], accounts: usize) -> String {
+    let mut script = format!("\\set n random(1, 1000000000000)\n\\set account random(1, {accounts})\n");
     for statement in statements {
         let mut text = statement.text.replace('\n', " ");
         // From the last one, so that $1 is not found in $12.
@@ -257,7 +257,7 @@ mod tests {
             .map(|value| Some(value.to_owned()))
             .into(),
         };
-        let script = script(&[bare], &[]);
+        let script = script(&[bare], &[], 1);
         for cast in ["::uuid", "E'-7'::int4", "E't'::bool", "::timestamptz", "E'dial'::text"] {
             assert!(script.contains(cast), "{script}");
         }
@@ -271,7 +271,7 @@ mod tests {
             with: "(:n)".to_owned(),
         }];
         assert_eq!(
-            script(&kept, &replace).lines().skip(1).collect::<Vec<_>>(),
+            script(&kept, &replace, 1).lines().skip(2).collect::<Vec<_>>(),
             [
                 "SELECT a FROM t WHERE id = (:n);",
                 "BEGIN;",

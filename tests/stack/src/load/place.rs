@@ -82,11 +82,11 @@ async fn measure(
     for _ in 0..WARM_UP / 16 {
         futures_util::future::try_join_all((0..100).map(|_| callers.place())).await?;
     }
-    let scripts = scripts(folder, postgres, &url, log, &callers, &registered).await?;
+    let script = script(folder, postgres, &url, log, &callers, &registered).await?;
     stack.call_services[0].stop().await?;
     let copy = copy(postgres, &url).await?;
     stack.restart_call_service(0).await?;
-    let baseline = Baseline { scripts, url: copy };
+    let baseline = Baseline { script, url: copy };
 
     let length = Duration::from_secs(arguments.seconds);
     let brief = Duration::from_secs(3);
@@ -140,15 +140,15 @@ async fn register(stack: &Stack, provider: &str) -> anyhow::Result<Vec<Registere
     Ok(all)
 }
 
-/// Logs what one call does, and makes it a script for each account.
-async fn scripts(
+/// Logs what one call does, and makes it a script.
+async fn script(
     folder: &Path,
     postgres: &Postgres,
     url: &str,
     log: &Path,
     callers: &Callers,
     registered: &[Registered],
-) -> anyhow::Result<Vec<PathBuf>> {
+) -> anyhow::Result<PathBuf> {
     let admin = postgres.connect("postgres").await?;
     admin
         .batch_execute("ALTER SYSTEM SET log_min_duration_statement = 0")
@@ -200,31 +200,35 @@ async fn scripts(
         "the log has no INSERT of the call"
     );
     say(&format!("load: a call is {} statements", statements.len()));
-    let mut scripts = Vec::new();
-    for (number, other) in registered.iter().enumerate() {
-        let uuid = |id: &str| format!("'{}'", hyphenated(id));
-        let replace = [
-            (
-                id,
-                "('00000000-0000-7000-8000-' || lpad(to_hex(:n::bigint), 12, '0'))::uuid".to_owned(),
-            ),
-            (&key, "('bench-' || :n::text)".to_owned()),
-            (sid, "('sid-' || :n::text)".to_owned()),
-            (customer, "('+91' || lpad(:n::text, 13, '0'))".to_owned()),
-            (phone, uuid(&other.phone_id)),
-            (account, uuid(&other.account_id)),
-            (agent, uuid(&other.agent.id)),
-            (exophone, format!("'{}'", other.phone_number)),
-        ];
-        let replace: Vec<Replace<'_>> = replace
-            .into_iter()
-            .map(|(value, with)| Replace { value, with })
+    // One script for all accounts: each statement is planned once on a connection, as the service's are.
+    let of_account = |value: &dyn Fn(&Registered) -> String, kind: &str| {
+        let values: Vec<String> = registered
+            .iter()
+            .map(|registered| format!("'{}'", value(registered)))
             .collect();
-        let path = folder.join(format!("call-{number}.sql"));
-        fs::write(&path, capture::script(&statements, &replace))?;
-        scripts.push(path);
-    }
-    Ok(scripts)
+        format!("((ARRAY[{}]::{kind}[])[:account])", values.join(","))
+    };
+    let replace = [
+        (
+            id,
+            "('00000000-0000-7000-8000-' || lpad(to_hex(:n::bigint), 12, '0'))::uuid".to_owned(),
+        ),
+        (&key, "('bench-' || :n::text)".to_owned()),
+        (sid, "('sid-' || :n::text)".to_owned()),
+        (customer, "('+91' || lpad(:n::text, 13, '0'))".to_owned()),
+        (phone, of_account(&|other| hyphenated(&other.phone_id), "uuid")),
+        (account, of_account(&|other| hyphenated(&other.account_id), "uuid")),
+        (agent, of_account(&|other| hyphenated(&other.agent.id), "uuid")),
+        (exophone, of_account(&|other| other.phone_number.clone(), "text")),
+    ];
+    let replace: Vec<Replace<'_>> = replace
+        .into_iter()
+        .map(|(value, with)| Replace { value, with })
+        .collect();
+    let path = folder.join("call.sql");
+    let script = capture::script(&statements, &replace, registered.len());
+    fs::write(&path, script)?;
+    Ok(path)
 }
 
 fn name(url: &str) -> &str {
