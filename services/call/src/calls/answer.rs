@@ -95,7 +95,7 @@ pub(super) async fn in_vain(
             warn!(call.id = %call.id(), %error, "could not write about a call that was asked about in vain");
         }
     }
-    due::postpone(&mut *app.db.conn().await?, &later, at).await?;
+    due::postpone(&mut *app.db.conn().await?, later.into_iter().map(|call| (call, at))).await?;
     Ok(())
 }
 

@@ -201,7 +201,8 @@ async fn run(app: &Arc<App>, batch: Batch, done: &mut Done) -> Result<(), Error>
             // One of them may be what Exotel does not like.
             (None, Question::List(calls)) => {
                 done.left_out.extend(calls.iter().map(|call| call.id));
-                due::postpone(&mut *app.db.conn().await?, &calls.iter().collect::<Vec<_>>(), batch.now).await?;
+                let later = calls.iter().map(|call| (call, batch.now));
+                due::postpone(&mut *app.db.conn().await?, later).await?;
             }
             (None, question) => in_vain(app, true, question.calls(), batch.now, Duration::ZERO).await?,
         }
@@ -299,7 +300,8 @@ async fn put(
     if !missing.is_empty() {
         app.metrics.read_back("left_out", missing.len());
         left_out.extend(missing.iter().map(|call| call.id));
-        due::postpone(&mut *app.db.conn().await?, &missing, now).await?;
+        let later = missing.into_iter().map(|call| (call, now));
+        due::postpone(&mut *app.db.conn().await?, later).await?;
     }
     Ok(())
 }
@@ -311,18 +313,18 @@ async fn postpone(
     questions: &VecDeque<Question>,
     first: DateTime<Utc>,
 ) -> Result<(), Error> {
-    let mut conn = app.db.conn().await?;
     let pause = Kind::Read.pause(account.calls_per_minute);
-    let mut at = first;
+    let mut turn = first;
+    let mut later = Vec::new();
     for question in questions {
-        let calls: Vec<&Call> = question.calls().iter().collect();
-        if question.is_late() {
-            due::postpone(&mut conn, &calls, first + pause * BEHIND).await?;
-            continue;
+        let mut at = first + pause * BEHIND;
+        if !question.is_late() {
+            at = turn;
+            turn += pause;
         }
-        due::postpone(&mut conn, &calls, at).await?;
-        at += pause;
+        later.extend(question.calls().iter().map(|call| (call, at)));
     }
+    due::postpone(&mut *app.db.conn().await?, later).await?;
     Ok(())
 }
 

@@ -170,8 +170,8 @@ async fn claim(app: &Arc<App>, call: &Call, ready: Ready) -> Result<Claimed, Err
     // When this worker claimed the call, as far as it knows: it may be all that is left of the claim.
     let mut claimed_at;
     let (begun, decided) = loop {
-        let begun = runtime::clock::since_boot();
         let mut conn = app.db.conn().await?;
+        let begun = runtime::clock::since_boot();
         claimed_at = None;
         let decided = conn
             .transaction::<Decided, Error, _>(async |conn| decide(conn, app, call, &ready, &mut claimed_at).await)

@@ -14,6 +14,7 @@ use super::{
     dial::{self, Order, Plan},
     draft::{self, Context, Draft, Held},
     hours,
+    hub::Waiter,
     request::{From, Request},
 };
 use crate::{
@@ -38,6 +39,8 @@ pub struct Placed {
     pub call: Call,
     /// True for a repeat.
     pub repeated: bool,
+    /// Wakes when the call has changed since it was placed. None for a repeat: nobody knows what it missed.
+    pub waiter: Option<Waiter>,
 }
 
 /// Places a call, or finds the one that the caller placed with this key.
@@ -129,8 +132,12 @@ pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Pl
         }
         Err(error) => return Err(Error::internal_from("a call could not be committed", error)),
     };
-    if let Some(call) = committed {
-        return Ok(Placed { call, repeated: false });
+    if let Some((call, waiter)) = committed {
+        return Ok(Placed {
+            call,
+            repeated: false,
+            waiter: Some(waiter),
+        });
     }
     // The same key was committed by somebody else in between.
     let call = calls::by_key(&*app.db.conn().await?, caller, &request.key).await?;
@@ -147,7 +154,11 @@ fn repeat(app: &App, call: Call, canonical: &[u8]) -> Result<Placed, Error> {
         .as_deref()
         .is_some_and(|known| app.tokens.fingerprint_matches(known, canonical))
     {
-        return Ok(Placed { call, repeated: true });
+        return Ok(Placed {
+            call,
+            repeated: true,
+            waiter: None,
+        });
     }
     Err(Error::already_exists(
         "IDEMPOTENCY_KEY_REUSED",
@@ -165,8 +176,16 @@ fn at_capacity() -> Error {
     )
 }
 
+/// A call as it was committed, and what wakes when it has changed since.
+type Committed = (Call, Waiter);
+
 /// Commits a call and, with a plan, dials it if it may be dialled now. None: the key is taken.
-async fn commit(app: Arc<App>, draft: Draft, plan: Option<Plan>, held: Option<Held>) -> Result<Option<Call>, Error> {
+async fn commit(
+    app: Arc<App>,
+    draft: Draft,
+    plan: Option<Plan>,
+    held: Option<Held>,
+) -> Result<Option<Committed>, Error> {
     let mut retries = Retries::default();
     // What a commit was asked for: the row, and whether that is also the intent to dial.
     let mut asked;
@@ -182,8 +201,8 @@ async fn commit(app: Arc<App>, draft: Draft, plan: Option<Plan>, held: Option<He
             },
             None => None,
         };
-        let begun = runtime::clock::since_boot();
         let mut conn = app.db.conn().await?;
+        let begun = runtime::clock::since_boot();
         asked = None;
         let inserted = conn
             .transaction::<_, Error, _>(async |conn| {
@@ -210,6 +229,8 @@ async fn commit(app: Arc<App>, draft: Draft, plan: Option<Plan>, held: Option<He
         }
     };
     let Some((call, dial)) = inserted else { return Ok(None) };
+    app.hub.committed(call.id());
+    let waiter = app.hub.wait(call.id());
     if let Some((plan, dial)) = plan.zip(dial) {
         crash::point(crash::FRESH_COMMITTED);
         let attempt = 1;
@@ -224,8 +245,7 @@ async fn commit(app: Arc<App>, draft: Draft, plan: Option<Plan>, held: Option<He
         crash::point(crash::QUEUED_COMMITTED);
         app.hub.work();
     }
-    app.hub.committed(call.id());
-    Ok(Some(call))
+    Ok(Some((call, waiter)))
 }
 
 /// The database went away, and with it, perhaps, the word that the commit was done. Nothing is sent. If the row is there it is
@@ -235,16 +255,17 @@ async fn unknown_commit(
     draft: &Draft,
     plan: Option<Plan>,
     error: Error,
-) -> Result<Option<Call>, Error> {
+) -> Result<Option<Committed>, Error> {
     if !matches!(&error, Error::Db(error) if error.is_transient()) {
         return Err(error);
     }
     if let Some(plan) = plan {
         dial::give_back(app, plan, 1, draft.now);
     }
+    let waiter = app.hub.wait(draft.id);
     let mut conn = app.db.conn().await?;
     match calls::find(&mut conn, draft.id).await? {
-        Some(call) => Ok(Some(call)),
+        Some(call) => Ok(Some((call, waiter))),
         None => Err(error),
     }
 }

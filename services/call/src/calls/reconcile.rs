@@ -150,7 +150,7 @@ async fn round(app: &Arc<App>, memory: &mut Memory) -> Result<(Vec<Batch>, bool)
         credentials::own_phones(&mut conn, &phones).await?.into_iter().collect()
     };
     let mut sets: Vec<(Set, Vec<Call>)> = Vec::new();
-    let mut busy = Vec::new();
+    let mut later = Vec::new();
     for taken in taken {
         let call = taken.call;
         if let (true, State::Unconfirmed, Some(posted_at)) =
@@ -158,7 +158,7 @@ async fn round(app: &Arc<App>, memory: &mut Memory) -> Result<(Vec<Batch>, bool)
         {
             let first = settle::first_poll(posted_at, app.config.settle_window);
             if first > now {
-                due::postpone(&mut conn, &[&call], first).await?;
+                later.push((call, first));
                 continue;
             }
         }
@@ -167,14 +167,14 @@ async fn round(app: &Arc<App>, memory: &mut Memory) -> Result<(Vec<Batch>, bool)
             phone: call.phone_id.filter(|phone| own.contains(phone)),
         };
         if memory.busy.contains(&set) {
-            busy.push(call);
+            later.push((call, now + BUSY));
         } else if let Some((_, calls)) = sets.iter_mut().find(|(known, _)| *known == set) {
             calls.push(call);
         } else {
             sets.push((set, vec![call]));
         }
     }
-    due::postpone(&mut conn, &busy.iter().collect::<Vec<_>>(), now + BUSY).await?;
+    due::postpone(&mut conn, later.iter().map(|(call, at)| (call, *at))).await?;
     let batches = sets
         .into_iter()
         .map(|(set, calls)| memory.batch(set, calls, now))

@@ -21,7 +21,9 @@ use super::{auth::Principal, page, view};
 use crate::{
     app::App,
     calls::{
-        end, list,
+        end,
+        hub::Waiter,
+        list,
         list::Filter,
         place,
         request::{From, Request as Wanted},
@@ -65,7 +67,7 @@ impl CallService for Service {
         let wait_for = wait_for(body.wait_for)?;
         let order = checked(body)?;
         let placed = place::place(&self.0, &caller, &order).await?;
-        let call = settle(&self.0, placed.call, wait_for, until).await;
+        let call = settle(&self.0, placed.call, placed.waiter, wait_for, until).await;
         // Once the row exists the answer is the call, whatever happens to the database meanwhile.
         let call = shown(&self.0, &call).await.unwrap_or_else(|_| view::call(&call, &[]));
         Ok(Response::new(api::PlaceCallResponse {
@@ -207,8 +209,15 @@ fn grpc_timeout(text: &str) -> Option<Duration> {
     })
 }
 
-/// Waits until the call has come as far as the caller wants, or the time is up, or this replica stops.
-async fn settle(app: &Arc<App>, mut call: Call, wait_for: api::WaitFor, until: Instant) -> Call {
+/// Waits until the call has come as far as the caller wants, or the time is up, or this replica stops. `waiter` is from before
+/// the call was read, if there is one.
+async fn settle(
+    app: &Arc<App>,
+    mut call: Call,
+    waiter: Option<Waiter>,
+    wait_for: api::WaitFor,
+    until: Instant,
+) -> Call {
     let reached = |state: State| match wait_for {
         api::WaitFor::Queued => true,
         api::WaitFor::Unspecified | api::WaitFor::Placed => !matches!(state, State::Queued | State::Dialing),
@@ -218,14 +227,16 @@ async fn settle(app: &Arc<App>, mut call: Call, wait_for: api::WaitFor, until: I
     if reached(call.state) {
         return call;
     }
-    let mut waiter = app.hub.wait(call.id());
+    let mut known = waiter.is_some();
+    let mut waiter = waiter.unwrap_or_else(|| app.hub.wait(call.id()));
     let stopping = app.tasks.stopping();
     tokio::pin!(stopping);
     loop {
-        // The first look is for what happened before the waiter was made; trouble with the database is waited out.
-        if let Ok(Some(now)) = find_now(app, call.id()).await {
+        // What happened before the waiter was made is looked for; trouble with the database is waited out.
+        if !known && let Ok(Some(now)) = find_now(app, call.id()).await {
             call = now;
         }
+        known = false;
         if reached(call.state) || Instant::now() >= until {
             return call;
         }

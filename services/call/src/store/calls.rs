@@ -13,6 +13,7 @@ use futures_util::future::join;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::prepared::Prepared;
 pub use super::unreadable::readable;
 use crate::{
     calls::state::{Direction, Facts, State},
@@ -276,26 +277,22 @@ pub async fn put_off(mut conn: &AsyncPgConnection, id: CallId, until: DateTime<U
 
 /// Inserts a call that somebody placed. None: the idempotency key is taken.
 pub async fn insert_placed(mut conn: &AsyncPgConnection, call: &NewCall) -> QueryResult<Option<Call>> {
-    diesel::insert_into(calls::table)
+    let insert = diesel::insert_into(calls::table)
         .values(call)
         .on_conflict((calls::caller, calls::idempotency_key))
         .do_nothing()
-        .returning(Call::as_returning())
-        .get_result(&mut conn)
-        .await
-        .optional()
+        .returning(Call::as_returning());
+    Prepared(insert).get_result(&mut conn).await.optional()
 }
 
 /// Inserts a call that came in. None: its CallSid is taken.
 pub async fn insert_arrived(conn: &mut AsyncPgConnection, call: &NewCall) -> QueryResult<Option<Call>> {
-    diesel::insert_into(calls::table)
+    let insert = diesel::insert_into(calls::table)
         .values(call)
         .on_conflict((calls::account_id, calls::call_sid))
         .do_nothing()
-        .returning(Call::as_returning())
-        .get_result(conn)
-        .await
-        .optional()
+        .returning(Call::as_returning());
+    Prepared(insert).get_result(conn).await.optional()
 }
 
 /// Writes a decision, guarded by what it was made from, and returns the row after it. None: the row has moved on.
@@ -309,12 +306,10 @@ pub async fn update(
         .filter(calls::id.eq(before.id))
         .filter(calls::version.eq(before.version))
         .filter(calls::attempt.eq(before.attempt));
-    diesel::update(guard)
+    let update = diesel::update(guard)
         .set((computed, change))
-        .returning(Call::as_returning())
-        .get_result(&mut conn)
-        .await
-        .optional()
+        .returning(Call::as_returning());
+    Prepared(update).get_result(&mut conn).await.optional()
 }
 
 /// Sets a row aside without reading it: a person has to look, and no loop comes by it for a day.

@@ -6,11 +6,16 @@ use callbridge_proto::id::CallId;
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{
     ExpressionMethods as _, IntoSql as _, NullableExpressionMethods as _, PgExpressionMethods as _, QueryDsl as _,
-    QueryResult, dsl::now, pg::expression::extensions::IntervalDsl as _, sql_types::Timestamptz,
+    QueryResult,
+    dsl::now,
+    pg::expression::extensions::IntervalDsl as _,
+    sql_query,
+    sql_types::{Array, Nullable, Timestamptz, Uuid as SqlUuid},
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
+use super::prepared::Prepared;
 use crate::{
     calls::state::State,
     store::{
@@ -92,30 +97,39 @@ pub async fn set_read_back(
     at: Option<DateTime<Utc>>,
     times: i32,
 ) -> QueryResult<usize> {
-    diesel::update(
+    let update = diesel::update(
         calls::table
             .find(call.id)
             .filter(calls::read_back_at.is_not_distinct_from(call.read_back_at)),
     )
-    .set((calls::read_back_at.eq(at), calls::read_backs.eq(times)))
-    .execute(conn)
-    .await
+    .set((calls::read_back_at.eq(at), calls::read_backs.eq(times)));
+    Prepared(update).execute(conn).await
 }
 
-/// Asks later about calls that were taken together: they were not asked about.
-pub async fn postpone(conn: &mut AsyncPgConnection, calls: &[&Call], at: DateTime<Utc>) -> QueryResult<usize> {
-    let Some(lease) = calls.first().map(|call| call.read_back_at) else {
+/// Asks later about calls that were taken and not asked about, each at its time, unless that was changed since. One statement,
+/// however many they are.
+pub async fn postpone<'a>(
+    conn: &mut AsyncPgConnection,
+    later: impl IntoIterator<Item = (&'a Call, DateTime<Utc>)>,
+) -> QueryResult<usize> {
+    let (mut ids, mut leases, mut times) = (Vec::new(), Vec::new(), Vec::new());
+    for (call, at) in later {
+        ids.push(call.id);
+        leases.push(call.read_back_at);
+        times.push(at);
+    }
+    if ids.is_empty() {
         return Ok(0);
-    };
-    let ids: Vec<Uuid> = calls.iter().map(|call| call.id).collect();
-    diesel::update(
-        calls::table
-            .filter(calls::id.eq_any(ids))
-            .filter(calls::read_back_at.is_not_distinct_from(lease)),
+    }
+    let update = sql_query(
+        "UPDATE calls SET read_back_at = l.at
+        FROM unnest($1, $2, $3) AS l (id, lease, at)
+        WHERE calls.id = l.id AND calls.read_back_at IS NOT DISTINCT FROM l.lease",
     )
-    .set(calls::read_back_at.eq(at))
-    .execute(conn)
-    .await
+    .bind::<Array<SqlUuid>, _>(ids)
+    .bind::<Array<Nullable<Timestamptz>>, _>(leases)
+    .bind::<Array<Timestamptz>, _>(times);
+    Prepared(update).execute(conn).await
 }
 
 /// Counts a look at Exotel's list that did not settle a call which was taken, and sets the time of the next one.

@@ -10,6 +10,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::prepared::Prepared;
 use crate::{calls::state::State, store::schema::call_events};
 
 /// One thing that happened to a call.
@@ -62,10 +63,8 @@ pub struct NewEvent {
 
 /// Appends events.
 pub async fn append(mut conn: &AsyncPgConnection, events: &[NewEvent]) -> QueryResult<usize> {
-    diesel::insert_into(call_events::table)
-        .values(events)
-        .execute(&mut conn)
-        .await
+    let insert = diesel::insert_into(call_events::table).values(events);
+    Prepared(insert).execute(&mut conn).await
 }
 
 /// A page of one call's events after a version, in order.

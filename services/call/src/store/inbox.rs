@@ -9,6 +9,7 @@ use diesel::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
+use super::prepared::Prepared;
 use crate::store::schema::webhook_inbox;
 
 /// A callback that waits.
@@ -85,14 +86,12 @@ pub async fn take(conn: &mut AsyncPgConnection, pick: Pick) -> QueryResult<Optio
 
 /// Marks a row as applied and replaces its body by one without numbers.
 pub async fn applied(conn: &mut AsyncPgConnection, id: i64, masked: Vec<u8>) -> QueryResult<usize> {
-    diesel::update(webhook_inbox::table.find(id))
-        .set((
-            webhook_inbox::applied_at.eq(now),
-            webhook_inbox::content_type.eq("application/json"),
-            webhook_inbox::body.eq(masked),
-        ))
-        .execute(conn)
-        .await
+    let update = diesel::update(webhook_inbox::table.find(id)).set((
+        webhook_inbox::applied_at.eq(now),
+        webhook_inbox::content_type.eq("application/json"),
+        webhook_inbox::body.eq(masked),
+    ));
+    Prepared(update).execute(conn).await
 }
 
 /// Sets a row aside for a person.

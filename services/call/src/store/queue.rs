@@ -3,8 +3,6 @@
 //!
 //! The time is asked for in a sub-select: `clock_timestamp()` by itself is volatile, and no index can be searched by it.
 
-use std::marker::PhantomData;
-
 use callbridge_proto::id::{AccountId, CallId, PhoneId};
 use diesel::{
     OptionalExtension as _, QueryResult, QueryableByName, sql_query,
@@ -13,7 +11,7 @@ use diesel::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid as RawUuid;
 
-use super::fixed::fixed;
+use super::prepared::Prepared;
 use crate::calls::capacity::{Caps, Rival, Standing};
 
 /// The states that hold a slot, as the indexes of the migrations spell them.
@@ -77,19 +75,12 @@ struct Row {
     ahead: bool,
 }
 
-fixed! {
-    GetStanding {
-        account: RawUuid as Uuid,
-        behind: i32 as Int4,
-        phone: RawUuid as Uuid,
-        customer: &'a str as Text,
-        of_account: bool as Bool,
-        of_phone: bool as Bool,
-        in_order: bool as Bool,
-    },
-    "WITH wants (account, behind, phone, customer, of_account, of_phone, in_order) AS (VALUES (",
-    concat!(
-        ")), used AS (
+/// How things stand, in one snapshot. Call it in a statement of its own after the account's rate row is locked: only then does
+/// it see what whoever had the lock before has claimed.
+pub async fn standing(conn: &mut AsyncPgConnection, wants: &Wants<'_>) -> QueryResult<Standing> {
+    let query = sql_query(concat!(
+        "WITH wants (account, behind, phone, customer, of_account, of_phone, in_order) AS (VALUES ($1, $2, $3, $4, $5, $6, $7)),
+        used AS (
             SELECT count(*) AS account, count(*) FILTER (WHERE c.direction = 'inbound') AS inbound,
                    count(*) FILTER (WHERE c.phone_id = w.phone) AS phone
             FROM wants w JOIN calls c ON c.account_id = w.account AND (w.of_account OR (w.of_phone AND c.phone_id = w.phone))
@@ -107,23 +98,15 @@ fixed! {
         claimable!(),
         ") AS ahead
         FROM wants CROSS JOIN used LEFT JOIN rival ON true"
-    )
-}
-
-/// How things stand, in one snapshot. Call it in a statement of its own after the account's rate row is locked: only then does
-/// it see what whoever had the lock before has claimed.
-pub async fn standing(conn: &mut AsyncPgConnection, wants: &Wants<'_>) -> QueryResult<Standing> {
-    let query = GetStanding {
-        account: wants.account.0,
-        behind: wants.behind.unwrap_or_default(),
-        phone: wants.phone.0,
-        customer: wants.customer,
-        of_account: wants.caps.account > 0,
-        of_phone: wants.caps.phone > 0,
-        in_order: wants.behind.is_some(),
-        of: PhantomData,
-    };
-    let row: Row = query.get_result(conn).await?;
+    ))
+    .bind::<Uuid, _>(wants.account.0)
+    .bind::<Int4, _>(wants.behind.unwrap_or_default())
+    .bind::<Uuid, _>(wants.phone.0)
+    .bind::<Text, _>(wants.customer)
+    .bind::<Bool, _>(wants.caps.account > 0)
+    .bind::<Bool, _>(wants.caps.phone > 0)
+    .bind::<Bool, _>(wants.behind.is_some());
+    let row: Row = Prepared(query).get_result(conn).await?;
     Ok(Standing {
         account: row.account,
         inbound: row.inbound,
@@ -154,21 +137,17 @@ pub async fn accounts_due(conn: &mut AsyncPgConnection) -> QueryResult<Vec<Accou
     Ok(rows.into_iter().map(|row| AccountId(row.id)).collect())
 }
 
-fixed! {
-    GetNext { account: RawUuid as Uuid, behind: i32 as Int4 },
-    "WITH wants (account, behind) AS (VALUES (",
-    concat!(")) SELECT c.id ", claimable!(), " ORDER BY c.priority DESC, c.due_at, c.id LIMIT 1")
-}
-
 /// The call of an account whose turn is next. Nothing is locked, and the row is not read: it may be one that this program
 /// cannot read.
 pub async fn next(conn: &mut AsyncPgConnection, account: AccountId) -> QueryResult<Option<CallId>> {
-    let query = GetNext {
-        account: account.0,
-        behind: i32::MIN,
-        of: PhantomData,
-    };
-    let row: Option<Id> = query.get_result(conn).await.optional()?;
+    let query = sql_query(concat!(
+        "WITH wants (account, behind) AS (VALUES ($1, $2)) SELECT c.id ",
+        claimable!(),
+        " ORDER BY c.priority DESC, c.due_at, c.id LIMIT 1"
+    ))
+    .bind::<Uuid, _>(account.0)
+    .bind::<Int4, _>(i32::MIN);
+    let row: Option<Id> = Prepared(query).get_result(conn).await.optional()?;
     Ok(row.map(|row| CallId(row.id)))
 }
 

@@ -3,8 +3,6 @@
 //! GCRA without a burst: a row holds when the next request is due. A lost or doubled process cannot break a rate that is kept
 //! here, and no replica's clock counts.
 
-use std::marker::PhantomData;
-
 use callbridge_proto::id::AccountId;
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{
@@ -13,9 +11,7 @@ use diesel::{
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
-use uuid::Uuid as RawUuid;
-
-use super::{fixed::fixed, sessions::interval};
+use super::{prepared::Prepared, sessions::interval};
 
 /// Which requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,44 +52,26 @@ pub struct Pace {
     pub now: DateTime<Utc>,
 }
 
-fixed! {
-    Lock { account: RawUuid as Uuid, kind: &'a str as Text },
-    "WITH held AS MATERIALIZED (SELECT next_at FROM rates WHERE (account_id, kind) = (",
-    // The time is taken after the lock, not before the wait for it.
-    ") FOR NO KEY UPDATE) SELECT next_at, clock_timestamp() AS now FROM held"
-}
-
-fixed! {
-    Set { account: RawUuid as Uuid, kind: &'a str as Text, next_at: DateTime<Utc> as Timestamptz },
-    "UPDATE rates SET next_at = v.next_at FROM (VALUES (",
-    ")) AS v (account_id, kind, next_at) WHERE rates.account_id = v.account_id AND rates.kind = v.kind"
-}
-
 /// Locks the row until the transaction ends: whoever has it decides alone about the account's slots. None: there is no such
 /// account.
 pub async fn lock(conn: &mut AsyncPgConnection, account: AccountId, kind: Kind) -> QueryResult<Option<Pace>> {
-    let query = Lock {
-        account: account.0,
-        kind: kind.label(),
-        of: PhantomData,
-    };
-    query.get_result(conn).await.optional()
-}
-
-fixed! {
-    Peek { account: RawUuid as Uuid, kind: &'a str as Text },
-    "SELECT next_at, clock_timestamp() AS now FROM rates WHERE (account_id, kind) = (",
-    ")"
+    let query = sql_query(
+        // The time is taken after the lock, not before the wait for it.
+        "WITH held AS MATERIALIZED (
+            SELECT next_at FROM rates WHERE account_id = $1 AND kind = $2 FOR NO KEY UPDATE
+        ) SELECT next_at, clock_timestamp() AS now FROM held",
+    )
+    .bind::<Uuid, _>(account.0)
+    .bind::<Text, _>(kind.label());
+    Prepared(query).get_result(conn).await.optional()
 }
 
 /// How things stand now, without a lock: soon they may stand otherwise.
 pub async fn peek(mut conn: &AsyncPgConnection, account: AccountId, kind: Kind) -> QueryResult<Option<Pace>> {
-    let query = Peek {
-        account: account.0,
-        kind: kind.label(),
-        of: PhantomData,
-    };
-    query.get_result(&mut conn).await.optional()
+    let query = sql_query("SELECT next_at, clock_timestamp() AS now FROM rates WHERE account_id = $1 AND kind = $2")
+        .bind::<Uuid, _>(account.0)
+        .bind::<Text, _>(kind.label());
+    Prepared(query).get_result(&mut conn).await.optional()
 }
 
 /// Sets when the next request is due, on a row that is locked.
@@ -103,13 +81,11 @@ pub async fn set(
     kind: Kind,
     next_at: DateTime<Utc>,
 ) -> QueryResult<usize> {
-    let query = Set {
-        account: account.0,
-        kind: kind.label(),
-        next_at,
-        of: PhantomData,
-    };
-    query.execute(&mut conn).await
+    let query = sql_query("UPDATE rates SET next_at = $3 WHERE account_id = $1 AND kind = $2")
+        .bind::<Uuid, _>(account.0)
+        .bind::<Text, _>(kind.label())
+        .bind::<Timestamptz, _>(next_at);
+    Prepared(query).execute(&mut conn).await
 }
 
 /// Makes no request before `wait` is over: Exotel said that there were too many.
@@ -137,15 +113,14 @@ pub async fn take(
     kind: Kind,
     pause: TimeDelta,
 ) -> QueryResult<Result<(), DateTime<Utc>>> {
-    let taken = sql_query(
+    let query = sql_query(
         "UPDATE rates SET next_at = clock_timestamp() + $3
         WHERE account_id = $1 AND kind = $2 AND next_at <= clock_timestamp()",
     )
     .bind::<Uuid, _>(account.0)
     .bind::<Text, _>(kind.label())
-    .bind::<Interval, _>(interval(pause))
-    .execute(conn)
-    .await?;
+    .bind::<Interval, _>(interval(pause));
+    let taken = Prepared(query).execute(conn).await?;
     if taken == 1 {
         return Ok(Ok(()));
     }
