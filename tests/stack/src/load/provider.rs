@@ -1,4 +1,4 @@
-//! An Exotel that answers every connect at once: whatever it takes would be Exotel's time, not ours.
+//! An Exotel that answers every request at once: whatever it takes would be Exotel's time, not ours. Its calls never end.
 
 use std::{
     net::SocketAddr,
@@ -51,15 +51,36 @@ async fn answer(mut stream: TcpStream, number: u64) -> std::io::Result<()> {
             return Ok(());
         }
     }
-    let body = format!(
-        r#"{{"Call":{{"Sid":"{number:032x}","DateCreated":"2026-01-01 00:00:00","Status":"in-progress","Direction":"outbound-api"}}}}"#
-    );
+    let body = body(&request, number);
     let answer = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await
+}
+
+/// What a request is answered with: the calls that a list names, or a new call.
+fn body(request: &[u8], number: u64) -> String {
+    let of = |sid: &str| {
+        format!(
+            r#"{{"Sid":"{sid}","DateCreated":"2026-01-01 00:00:00","Status":"in-progress","Direction":"outbound-api"}}"#
+        )
+    };
+    let line = String::from_utf8_lossy(request);
+    let query = line.lines().next().and_then(|line| line.split([' ', '?']).nth(2));
+    let named = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).find(|(name, _)| name == "Sid");
+    match named {
+        Some((_, sids)) => {
+            let calls: Vec<String> = sids.split(',').map(of).collect();
+            format!(
+                r#"{{"Metadata":{{"Total":{}}},"Calls":[{}]}}"#,
+                calls.len(),
+                calls.join(",")
+            )
+        }
+        None => format!(r#"{{"Call":{}}}"#, of(&format!("{number:032x}"))),
+    }
 }
 
 /// Whether the head and as much of a body as it announces are there.
@@ -78,6 +99,21 @@ fn is_whole(request: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_has_the_calls_that_it_is_asked_for() {
+        let list = body(
+            b"GET /v1/Accounts/a/Calls.json?details=true&Sid=aa%2Cbb HTTP/1.1\r\n\r\n",
+            1,
+        );
+        assert!(
+            list.contains(r#""Sid":"aa""#) && list.contains(r#""Sid":"bb""#),
+            "{list}"
+        );
+        assert!(
+            body(b"POST /v1/Accounts/a/Calls/connect.json HTTP/1.1\r\n\r\n", 1).starts_with(r#"{"Call":{"Sid":"0"#)
+        );
+    }
 
     #[test]
     fn a_request_is_whole_with_its_body() {
