@@ -310,9 +310,12 @@ async fn dials_are_paced_over_all_replicas() -> Result<()> {
         }
     });
     let all = all.await?;
-    // 65 s / 120 apart, the first two at most a quarter of a second closer.
+    // 65 s / 120 apart, the first two at most a quarter of a second closer. The first one may be longer on its way than the last.
     let took = all[5].time - all[0].time;
-    assert!(took.num_milliseconds() >= 5 * 541 - 250 - 50, "six dials within {took}");
+    assert!(
+        took.num_milliseconds() >= 5 * 541 - 250 - 400,
+        "six dials within {took}"
+    );
     assert!(took.num_milliseconds() < 6_000, "six dials took {took}");
     assert_eq!(control.load(&story.registered.account_sid)?.refused_by_rate, 0);
     Ok(())
