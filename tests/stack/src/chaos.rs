@@ -4,7 +4,6 @@ mod arguments;
 mod balancer;
 mod callbacks;
 mod check;
-mod child;
 mod dice;
 mod figures;
 mod kills;

@@ -2,6 +2,7 @@
 
 mod builder;
 pub mod chaos;
+mod child;
 pub mod client;
 pub mod dev;
 pub mod keys;

@@ -1,23 +1,46 @@
 //! `cargo load`: measures a running system against a baseline in the same run.
 
 mod arguments;
+mod audio;
 mod baseline;
 mod capture;
 mod clients;
 mod machine;
 mod place;
+mod progress;
 mod provider;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use self::arguments::{Arguments, What};
+use self::{
+    arguments::{Arguments, What},
+    audio::{
+        cores::{self, Cores},
+        pieces,
+    },
+};
 
 /// The `main` of `cargo load`.
 pub fn main() -> ExitCode {
+    if let Some(code) = pieces::run_if_asked() {
+        return code;
+    }
     let arguments = Arguments::parse();
     runtime::install_crypto_provider();
+    let processors = machine::processors();
+    let mut shared = Cores::default();
+    if arguments.what == What::Audio {
+        pieces::raise_limits();
+        if arguments.pin {
+            shared = Cores::share(&cores::allowed());
+        }
+        // Before there is another thread, or PostgreSQL.
+        if let Err(error) = cores::pin(&shared.others) {
+            return failed(&error);
+        }
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&anyhow::Error::new(error).context("cannot start the async runtime")),
@@ -25,6 +48,7 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match &arguments.what {
             What::Place => place::run(&arguments).await,
+            What::Audio => audio::run(&arguments, &shared, processors).await,
         }
     });
     match result {

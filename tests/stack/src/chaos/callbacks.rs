@@ -12,13 +12,13 @@ use tokio::{
 
 use super::{
     check::Accepted,
-    child::Child,
     dice::Dice,
     figures::Figures,
     load::{self, Told},
     part::Stage,
     people,
 };
+use crate::child::Child;
 
 /// Calls in a batch.
 const BATCH: u64 = 16;

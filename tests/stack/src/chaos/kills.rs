@@ -9,13 +9,8 @@ use anyhow::bail;
 use call_service::crash;
 use tokio::{sync::watch, time::sleep};
 
-use super::{
-    child::{Child, Death},
-    dice::Dice,
-    figures::Figures,
-    part::Stage,
-    system::Replica,
-};
+use super::{dice::Dice, figures::Figures, part::Stage, system::Replica};
+use crate::child::{Child, Death};
 
 /// A point that is not hit within this is given up for the round: the process is killed where it is.
 const HIT_WITHIN: Duration = Duration::from_secs(3);

@@ -7,8 +7,8 @@ use callbridge_proto::call::v1::{CallState, PlaceCallRequest, WaitFor, place_cal
 use tokio::time::{sleep, timeout};
 use tonic::Request;
 
-use super::{child::Child, dice::Dice, figures::Figures, load, part::Stage, people};
-use crate::Clients;
+use super::{dice::Dice, figures::Figures, load, part::Stage, people};
+use crate::{Clients, child::Child};
 
 /// Between two stops, in milliseconds: the load runs, and now and then no replica has recovered yet.
 const UP: (u64, u64) = (100, 900);

@@ -16,7 +16,6 @@ use super::{
     arguments::What,
     callbacks,
     check::{self, Evidence, Verdict, Violation},
-    child::Child,
     figures::Figures,
     kills,
     load::{Load, Told},
@@ -27,7 +26,7 @@ use super::{
     system::System,
     zombie,
 };
-use crate::postgres::Postgres;
+use crate::{child::Child, postgres::Postgres};
 
 /// After the load has ended, everything must have settled within this: a question to Exotel that died with its replica is
 /// asked again after a minute, by another.

@@ -1,22 +1,15 @@
 //! The driver as one of its own children: a piece with the settings of the environment.
 
-use std::{
-    ffi::OsString,
-    io::Read as _,
-    process::{self, ExitCode},
-    thread,
-};
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser as _;
 use runtime::program;
 
 use super::arguments::{PieceArguments, PieceCommand, PieceName};
+use crate::child::die_with_driver;
 
 /// The first argument of a child.
 const PIECE: &str = "piece";
-
-/// How a child ends whose driver is gone.
-const ORPHANED: i32 = 75;
 
 /// Runs a piece if that is what the command line asks for.
 pub(super) fn run_if_asked() -> Option<ExitCode> {
@@ -29,8 +22,8 @@ pub(super) fn run_if_asked() -> Option<ExitCode> {
 }
 
 /// The arguments of a child.
-pub(super) fn arguments(name: PieceName) -> [&'static str; 2] {
-    [PIECE, name.word()]
+pub(super) fn arguments(name: PieceName) -> Vec<String> {
+    [PIECE, name.word()].map(str::to_owned).into()
 }
 
 fn run(name: PieceName) -> ExitCode {
@@ -44,13 +37,4 @@ fn run(name: PieceName) -> ExitCode {
             edge::run(config, listeners, tasks).await
         }),
     }
-}
-
-/// Standard input is a pipe from the driver, which never writes: its end is the driver's, however it came about.
-fn die_with_driver() {
-    thread::spawn(|| {
-        let mut byte = [0];
-        while std::io::stdin().read(&mut byte).is_ok_and(|read| read > 0) {}
-        process::exit(ORPHANED);
-    });
 }

@@ -14,15 +14,13 @@ use runtime::Tasks;
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
-use super::{
-    arguments::PieceName,
-    balancer,
-    check::Limits,
-    child::{Child, Spec},
-    people,
-};
+use super::{arguments::PieceName, balancer, check::Limits, people, pieces};
 use crate::{
-    ApiKey, Clients, Keys, Registered, Registration, Settings, poll, port, postgres::Postgres, stack::start_agent,
+    ApiKey, Clients, Keys, Registered, Registration, Settings,
+    child::{Child, Spec},
+    poll, port,
+    postgres::Postgres,
+    stack::start_agent,
 };
 
 /// A debug build on a busy machine.
@@ -145,8 +143,12 @@ impl System {
             settings.extend(SHORT.map(|(name, value)| (name.to_owned(), value.to_owned())));
             addresses.push(address);
             let log = folder.join(format!("call-service-{number}.log"));
-            let name = PieceName::CallService;
-            let spec = Spec { name, settings, log };
+            let spec = Spec {
+                name: PieceName::CallService.word(),
+                arguments: pieces::arguments(PieceName::CallService),
+                settings,
+                log,
+            };
             all.push(Replica { spec, internal });
         }
         let balancer = balancer::start(&tasks, addresses.clone()).await?;
@@ -161,7 +163,8 @@ impl System {
         ]);
         of_edge.extend(common);
         let edge = Spec {
-            name: PieceName::Edge,
+            name: PieceName::Edge.word(),
+            arguments: pieces::arguments(PieceName::Edge),
             settings: of_edge,
             log: folder.join("edge.log"),
         };

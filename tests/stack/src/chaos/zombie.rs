@@ -9,7 +9,8 @@ use anyhow::ensure;
 use call_service::crash;
 use tokio::{sync::Semaphore, time::sleep};
 
-use super::{child::Child, dice::Dice, figures::Figures, part::Stage, system::Replica};
+use super::{dice::Dice, figures::Figures, part::Stage, system::Replica};
+use crate::child::Child;
 
 /// Where a dial is stopped: its claim is committed, its POST is under way, its answer is read.
 const IN_DIAL: [&str; 5] = [

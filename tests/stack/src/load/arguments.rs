@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{ArgAction, Parser, ValueEnum};
 
 const AFTER: &str = "\
 place    What PlaceCall costs. A private PostgreSQL (durable, as in production), one call-service and a provider that answers each
@@ -11,10 +11,22 @@ place    What PlaceCall costs. A private PostgreSQL (durable, as in production),
          PostgreSQL's own log of one PlaceCall. Then calls come at half the highest rate, evenly, and the time of each is
          taken from when it was due. The last line has the figures:
            place_per_s=… pgbench_per_s=… ratio=… p50_ms=… p99_ms=… at_per_s=… load_avg=…
+audio    What a call's audio costs. So many calls in real time through an edge and an agent that echoes, each a process, over
+         call-service and PostgreSQL; before that the same audio through a bare axum WebSocket that echoes, and through a bare
+         tonic stream that echoes, whose costs together are the baseline. A sample's value is its place, so each byte lost,
+         doubled or out of order is counted, from the first to the last one. The echo's latency is from a chunk's last byte in
+         to its first byte out. The last line has the figures; ms_per_stream_s is processor time for a second of one call:
+           edge_ms_per_stream_s=… agent_ms_per_stream_s=… baseline_ms_per_stream_s=… axum_ms_per_stream_s=…
+           tonic_ms_per_stream_s=… ratio=… p50_ms=… p99_ms=… p999_ms=… lost=0 doubled=0 out_of_order=0 rss_per_call_kib=…
+           lateness_p99_ms=… streams=… chunk_ms=… processors=… load_avg=…
+         The exit code is 0 only when no audio went wrong and the generator was in time: 99 of 100 chunks within 5 ms.
+         The server that is measured has one processor to itself, and the generator another one, unless --pin false.
 
 Examples:
   cargo load place                              about two minutes
-  cargo load place --seconds 20 --json place.json";
+  cargo load place --seconds 20 --json place.json
+  cargo load audio --streams 1000 --chunk-ms 100 --seconds 30
+  cargo load audio --streams 500 --chunk-ms 20 --seconds 30";
 
 /// Measures callbridge on this machine against a baseline in the same run. A release build, or the figures mean nothing.
 #[derive(Debug, Parser)]
@@ -24,11 +36,20 @@ pub(super) struct Arguments {
     #[arg(value_enum)]
     pub(super) what: What,
     /// How long each measurement takes.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=600))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=3_000))]
     pub(super) seconds: u64,
-    /// How often the two measurements take turns; the medians are compared.
+    /// place: how often the two measurements take turns; the medians are compared.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     pub(super) rounds: u32,
+    /// audio: how many calls at one time.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = streams)]
+    pub(super) streams: usize,
+    /// audio: how many milliseconds of audio a caller sends at once: 20 or 100.
+    #[arg(long, value_name = "MS", default_value_t = 100, value_parser = chunk_ms)]
+    pub(super) chunk_ms: u32,
+    /// audio: whether the server has a processor to itself; with one processor nothing has.
+    #[arg(long, value_name = "YES", default_value_t = true, action = ArgAction::Set)]
+    pub(super) pin: bool,
     /// Writes all figures there too.
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
@@ -39,6 +60,22 @@ pub(super) struct Arguments {
 pub(super) enum What {
     /// PlaceCall, against pgbench with the same statements.
     Place,
+    /// The audio path, against servers that only echo.
+    Audio,
+}
+
+/// As many as have ports and descriptors on one machine.
+fn streams(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=10_000).contains(number));
+    number.ok_or_else(|| "a number from 1 to 10000".to_owned())
+}
+
+fn chunk_ms(text: &str) -> Result<u32, String> {
+    match text {
+        "20" => Ok(20),
+        "100" => Ok(100),
+        _ => Err("20 or 100".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -55,5 +92,14 @@ mod tests {
             (arguments.what, arguments.seconds, arguments.rounds),
             (What::Place, 3, 3)
         );
+        let arguments = Arguments::parse_from(["load", "audio", "--streams", "500", "--chunk-ms", "20"]);
+        assert_eq!(
+            (arguments.what, arguments.streams, arguments.chunk_ms, arguments.pin),
+            (What::Audio, 500, 20, true)
+        );
+        assert!(!Arguments::parse_from(["load", "audio", "--pin", "false"]).pin);
+        for wrong in [["--chunk-ms", "30"], ["--streams", "0"]] {
+            assert!(Arguments::try_parse_from(["load", "audio"].into_iter().chain(wrong)).is_err());
+        }
     }
 }

@@ -1,11 +1,13 @@
-//! A child process: a piece that can be killed, stopped and continued.
+//! A child process: this program again as one piece, which can be killed, stopped and continued.
 
 use std::{
     collections::BTreeMap,
     fs::File,
+    io::Read as _,
     os::unix::process::ExitStatusExt as _,
     path::PathBuf,
-    process::{ExitStatus, Stdio},
+    process::{self, ExitStatus, Stdio},
+    thread,
     time::Duration,
 };
 
@@ -16,7 +18,6 @@ use tokio::{
     time::timeout,
 };
 
-use super::{arguments::PieceName, pieces};
 use crate::Settings;
 
 /// Where the point and the time of a child's death are told to it.
@@ -28,20 +29,35 @@ const PASSED_ON: [&str; 5] = ["PATH", "RUST_LOG", "RUST_BACKTRACE", "TMPDIR", "L
 /// SIGKILL works at once, but a busy machine takes its time to say so.
 const REAP: Duration = Duration::from_secs(20);
 
+/// How a child ends whose driver is gone.
+const ORPHANED: i32 = 75;
+
+/// Makes this process, a child, end with its driver. Standard input is a pipe from the driver, which never writes: its end is the
+/// driver's, however it came about.
+pub(crate) fn die_with_driver() {
+    thread::spawn(|| {
+        let mut byte = [0];
+        while std::io::stdin().read(&mut byte).is_ok_and(|read| read > 0) {}
+        process::exit(ORPHANED);
+    });
+}
+
 /// What a child is made of.
 #[derive(Debug, Clone)]
-pub(super) struct Spec {
-    /// Which piece.
-    pub(super) name: PieceName,
+pub(crate) struct Spec {
+    /// Which piece, for errors.
+    pub(crate) name: &'static str,
+    /// What makes this program that piece.
+    pub(crate) arguments: Vec<String>,
     /// Its whole environment, beside what is passed on.
-    pub(super) settings: Settings,
+    pub(crate) settings: Settings,
     /// Where its log goes; each start adds to it.
-    pub(super) log: PathBuf,
+    pub(crate) log: PathBuf,
 }
 
 /// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Death {
+pub(crate) enum Death {
     /// By SIGKILL.
     Killed,
     /// In any other way: nothing asks it to.
@@ -50,7 +66,7 @@ pub(super) enum Death {
 
 /// A running child. Dropping it kills it.
 #[derive(Debug)]
-pub(super) struct Child {
+pub(crate) struct Child {
     process: Process,
     pid: Option<Pid>,
     /// Its end is ours, and the child's. Kept here, as waiting for a process closes an input that it still owns.
@@ -59,7 +75,7 @@ pub(super) struct Child {
 
 impl Spec {
     /// Starts it, armed to die at a point or not.
-    pub(super) fn start(&self, crash_at: Option<&str>) -> anyhow::Result<Child> {
+    pub(crate) fn start(&self, crash_at: Option<&str>) -> anyhow::Result<Child> {
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot write {}", self.log.display()))?;
         let program = std::env::current_exe().context("cannot find this program again")?;
@@ -69,7 +85,7 @@ impl Spec {
             .collect();
         let mut command = Command::new(program);
         command
-            .args(pieces::arguments(self.name))
+            .args(&self.arguments)
             .env_clear()
             .env("RUST_LOG", "warn")
             .env("LOG_FORMAT", "human")
@@ -85,9 +101,7 @@ impl Spec {
         if let Some(crash_at) = crash_at {
             command.env(CRASH_AT, crash_at);
         }
-        let mut process = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", self.name.word()))?;
+        let mut process = command.spawn().with_context(|| format!("cannot start {}", self.name))?;
         let pid = process
             .id()
             .and_then(|id| i32::try_from(id).ok())
@@ -102,8 +116,13 @@ impl Spec {
 }
 
 impl Child {
+    /// Its process id.
+    pub(crate) fn id(&self) -> anyhow::Result<u32> {
+        self.process.id().context("a child has ended")
+    }
+
     /// Waits for its end.
-    pub(super) async fn ended(&mut self) -> anyhow::Result<Death> {
+    pub(crate) async fn ended(&mut self) -> anyhow::Result<Death> {
         let status = self.process.wait().await.context("cannot wait for a child")?;
         Ok(if status.signal() == Some(Signal::KILL.as_raw()) {
             Death::Killed
@@ -113,12 +132,12 @@ impl Child {
     }
 
     /// Waits for its end for so long. None: it lives.
-    pub(super) async fn ended_within(&mut self, limit: Duration) -> anyhow::Result<Option<Death>> {
+    pub(crate) async fn ended_within(&mut self, limit: Duration) -> anyhow::Result<Option<Death>> {
         timeout(limit, self.ended()).await.ok().transpose()
     }
 
     /// Kills it and waits until it is gone.
-    pub(super) async fn kill(&mut self) -> anyhow::Result<Death> {
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<Death> {
         self.process.start_kill().context("cannot kill a child")?;
         match self.ended_within(REAP).await? {
             Some(death) => Ok(death),
@@ -127,17 +146,17 @@ impl Child {
     }
 
     /// Stops it where it is.
-    pub(super) fn stop(&self) -> anyhow::Result<()> {
+    pub(crate) fn stop(&self) -> anyhow::Result<()> {
         self.signal(Signal::STOP)
     }
 
     /// Lets it go on.
-    pub(super) fn go_on(&self) -> anyhow::Result<()> {
+    pub(crate) fn go_on(&self) -> anyhow::Result<()> {
         self.signal(Signal::CONT)
     }
 
     /// Whether it is stopped, by us or by itself.
-    pub(super) fn is_stopped(&self) -> anyhow::Result<bool> {
+    pub(crate) fn is_stopped(&self) -> anyhow::Result<bool> {
         let pid = self.pid.context("a child had no process id")?;
         // Looks only: its end is for the runtime to see.
         let looks = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
