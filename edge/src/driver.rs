@@ -3,6 +3,7 @@
 use std::{future::pending, sync::Arc, time::Duration};
 
 use axum::extract::ws::WebSocket;
+use bytes::Bytes;
 use callbridge_proto::{
     agent::v1::ConverseRequest,
     ingress::v1::{ClaimSocketResponse, StartSessionRequest, StartSessionResponse, session_event::Event},
@@ -22,10 +23,9 @@ use crate::{
     Edge,
     agents::{DialError, Link, RETRY_LIMIT, Said, Turn},
     control::{Order, Reporter},
-    greeting::Greeting,
     ingress::within,
-    session::{AgentEnd, Effect, Limits, Opening, Session, playout::Plan},
-    socket::{Heard, Socket},
+    session::{AgentEnd, Effect, Limits, Opening, Session, playout::Plan, tuning::Tuning},
+    socket::{Heard, Line, Socket},
 };
 
 /// How long call-service may take to start a session; the person hears nothing meanwhile.
@@ -55,7 +55,8 @@ pub(crate) enum Ticket {
 
 struct Started {
     response: StartSessionResponse,
-    greeting: Option<Arc<Greeting>>,
+    /// PCM at Exotel's rate.
+    greeting: Option<Bytes>,
 }
 
 type Starting = BoxFuture<'static, Result<Started, u16>>;
@@ -198,9 +199,10 @@ impl Driver {
         let now = Instant::now();
         match heard {
             Heard::Text(text) => self.session.text(now, &text),
-            Heard::Binary => self.session.bad_frame(now),
+            Heard::Binary => self.session.binary(now),
             Heard::Alive => self.session.alive(now),
             Heard::Closed => self.session.socket_closed(),
+            Heard::Broken => self.session.socket_broke(),
             Heard::Violation(code) => self.session.protocol_error(code),
             Heard::Writable => {
                 if let Some(text) = self.session.next_text(now) {
@@ -253,7 +255,8 @@ impl Driver {
             start,
             endpoints: self.endpoints.len(),
             agent_rate,
-            greeting: greeting.map(|greeting| greeting.sound.clone()),
+            tuning: response.audio.as_ref().map(Tuning::from).unwrap_or_default(),
+            greeting,
             ends_at,
         };
         self.session.started(now, opening);
@@ -321,12 +324,15 @@ impl Driver {
 
     fn tick(&mut self) {
         let now = Instant::now();
-        if self.socket.tick(now) {
-            self.session.tick(now);
-        } else {
-            tracing::warn!("the peer stopped reading; the socket is closed");
-            self.session.socket_closed();
+        match self.socket.tick(now) {
+            Line::Fine => {}
+            Line::NoPong => self.session.missed_pong(),
+            Line::Stalled => {
+                tracing::warn!("the peer stopped reading; the socket is closed");
+                self.session.socket_closed();
+            }
         }
+        self.session.tick(now);
     }
 
     /// Says goodbye to both sides, and reports the end.
@@ -351,6 +357,7 @@ impl Driver {
                     start,
                     endpoints,
                     agent_rate: 8000,
+                    tuning: Tuning::default(),
                     greeting: None,
                     ends_at: None,
                 };
@@ -415,6 +422,7 @@ async fn begin(edge: Arc<Edge>, request: StartSessionRequest) -> Result<Started,
         let (mut client, request) = (edge.ingress.clone(), request.clone());
         async move { client.start_session(request).await }
     });
+    let rate = request.sample_rate;
     let response: StartSessionResponse = answer.await.map_err(|status| {
         tracing::warn!(code = ?status.code(), "call-service does not start the session");
         match status.code() {
@@ -426,7 +434,7 @@ async fn begin(edge: Arc<Edge>, request: StartSessionRequest) -> Result<Started,
     let greeting = if hash.is_empty() {
         None
     } else {
-        match timeout(GREETING_LIMIT, edge.greetings.get(hash)).await {
+        match timeout(GREETING_LIMIT, edge.greetings.pcm(hash, rate)).await {
             Ok(Ok(greeting)) => Some(greeting),
             Ok(Err(error)) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the greeting is not played");

@@ -1,7 +1,7 @@
 //! Greetings by their hash: fetched once from call-service, checked, and kept while there is room.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io::Cursor,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -10,14 +10,16 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use callbridge_proto::ingress::v1::FetchGreetingRequest;
 use data_encoding::HEXLOWER;
-use tokio::{sync::OnceCell, time::timeout};
+use tokio::{sync::OnceCell, task::spawn_blocking, time::timeout};
 
-use crate::{ingress::Client, session::playout::Sound};
+use crate::{ingress::Client, session::resample::Resampler};
 
-/// All greetings together, file and samples.
+/// All greetings together, at all rates they were played at.
 const MAX_CACHE: usize = 64 * 1024 * 1024;
 /// One greeting's file, by contract.
 const MAX_FILE: usize = 2 * 1024 * 1024;
+/// The rates that a greeting is kept at besides its own; at any other it is converted for each call.
+const KEPT_RATES: [u32; 3] = [8000, 16_000, 24_000];
 /// A fetch that takes longer is of no use to the call that asked.
 const FETCH_LIMIT: Duration = Duration::from_secs(5);
 
@@ -40,8 +42,11 @@ pub(crate) enum GreetingError {
     #[error("a greeting does not have the hash it is kept under")]
     Mismatch,
     /// Not a WAV file that can be played.
-    #[error("a greeting is not a 16-bit PCM WAV file; store it anew")]
+    #[error("a greeting is not a mono 16-bit PCM WAV file; store it anew")]
     Format(#[source] Option<hound::Error>),
+    /// The process is stopping.
+    #[error("a greeting was not converted to the line's rate, since the process stops")]
+    Convert(#[source] tokio::task::JoinError),
 }
 
 /// A greeting in memory.
@@ -49,13 +54,47 @@ pub(crate) enum GreetingError {
 pub(crate) struct Greeting {
     /// The WAV file.
     pub(crate) file: Bytes,
-    /// Its sound.
-    pub(crate) sound: Sound,
+    /// Its samples: a part of the file.
+    pcm: Bytes,
+    /// Samples per second.
+    rate: u32,
+    /// The same at other rates.
+    converted: Mutex<BTreeMap<u32, Bytes>>,
 }
 
 impl Greeting {
     fn size(&self) -> usize {
-        self.file.len() + 2 * self.sound.samples.len()
+        let converted = self.converted.lock().unwrap_or_else(PoisonError::into_inner);
+        self.file.len() + converted.values().map(Bytes::len).sum::<usize>()
+    }
+
+    /// The samples at this rate. A minute's conversion would hold up other calls, so it is done elsewhere.
+    async fn at(&self, rate: u32) -> Result<Bytes, GreetingError> {
+        if rate == self.rate {
+            return Ok(self.pcm.clone());
+        }
+        let kept = || self.converted.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pcm) = kept().get(&rate) {
+            return Ok(pcm.clone());
+        }
+        let (pcm, own_rate) = (self.pcm.clone(), self.rate);
+        let convert = move || {
+            let mut converted = Vec::new();
+            let mut resampler = Resampler::new(own_rate, rate);
+            resampler.push(&pcm, &mut converted);
+            resampler.flush(&mut converted);
+            // The filter's delay is in front of the first word.
+            let length = pcm.len() as u64 / 2 * u64::from(rate) / u64::from(own_rate) * 2;
+            let delay = converted
+                .len()
+                .saturating_sub(usize::try_from(length).unwrap_or(usize::MAX));
+            Bytes::from(converted).slice(delay..)
+        };
+        let converted = spawn_blocking(convert).await.map_err(GreetingError::Convert)?;
+        if KEPT_RATES.contains(&rate) {
+            kept().insert(rate, converted.clone());
+        }
+        Ok(converted)
     }
 }
 
@@ -84,6 +123,13 @@ impl Greetings {
             client,
             cache: Mutex::default(),
         }
+    }
+
+    /// The samples of the greeting with this hash at this rate.
+    pub(crate) async fn pcm(&self, sha256: &str, rate: u32) -> Result<Bytes, GreetingError> {
+        let pcm = self.get(sha256).await?.at(rate).await;
+        self.make_room(sha256);
+        pcm
     }
 
     /// The greeting with this hash.
@@ -136,11 +182,7 @@ impl Greetings {
         if HEXLOWER.encode(ring::digest::digest(&ring::digest::SHA256, &file).as_ref()) != sha256 {
             return Err(GreetingError::Mismatch);
         }
-        let sound = read_wav(&file)?;
-        Ok(Greeting {
-            file: file.freeze(),
-            sound,
-        })
+        read_wav(file.freeze())
     }
 
     /// Forgets the greetings that were not used for longest, and attempts that failed.
@@ -166,21 +208,23 @@ impl Greetings {
     }
 }
 
-/// The first channel of a 16-bit PCM WAV file.
-fn read_wav(file: &[u8]) -> Result<Sound, GreetingError> {
-    let reader = hound::WavReader::new(Cursor::new(file)).map_err(|error| GreetingError::Format(Some(error)))?;
-    let spec = reader.spec();
+/// Finds the samples of a mono 16-bit PCM WAV file.
+fn read_wav(file: Bytes) -> Result<Greeting, GreetingError> {
+    let reader = hound::WavReader::new(Cursor::new(&file)).map_err(|error| GreetingError::Format(Some(error)))?;
+    let (spec, bytes) = (reader.spec(), u64::from(reader.len()) * 2);
+    let is_pcm = spec.bits_per_sample == 16 && spec.sample_format == hound::SampleFormat::Int && spec.channels == 1;
     let rate_fits = (4000..=48_000).contains(&spec.sample_rate);
-    if spec.bits_per_sample != 16 || spec.sample_format != hound::SampleFormat::Int || !rate_fits || spec.channels == 0
-    {
-        return Err(GreetingError::Format(None));
+    // The reader has read up to the first sample.
+    let begin = reader.into_inner().position();
+    let range = usize::try_from(begin).ok().zip(usize::try_from(begin + bytes).ok());
+    let pcm = range.and_then(|(begin, end)| (end <= file.len()).then(|| file.slice(begin..end)));
+    match pcm {
+        Some(pcm) if is_pcm && rate_fits => Ok(Greeting {
+            pcm,
+            file,
+            rate: spec.sample_rate,
+            converted: Mutex::default(),
+        }),
+        _ => Err(GreetingError::Format(None)),
     }
-    let samples = reader.into_samples::<i16>().step_by(usize::from(spec.channels));
-    let samples: Vec<i16> = samples
-        .collect::<Result<_, _>>()
-        .map_err(|error| GreetingError::Format(Some(error)))?;
-    Ok(Sound {
-        samples: samples.into(),
-        rate: spec.sample_rate,
-    })
 }

@@ -27,12 +27,25 @@ pub(crate) enum Heard {
     Binary,
     /// A ping or a pong.
     Alive,
-    /// It is closed or broken.
+    /// It is closed.
     Closed,
+    /// It is gone without a close.
+    Broken,
     /// The peer broke the protocol; the close code says how.
     Violation(u16),
     /// A message can be sent.
     Writable,
+}
+
+/// How the peer does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// Well, as far as is known.
+    Fine,
+    /// It has not answered a ping, nor said anything else since (F69).
+    NoPong,
+    /// It has stopped reading (F70).
+    Stalled,
 }
 
 /// A session's socket.
@@ -91,7 +104,7 @@ impl Socket {
             }
             None => {
                 self.ended = true;
-                return Heard::Closed;
+                return Heard::Broken;
             }
         };
         (self.heard_at, self.pinged_at) = (Instant::now(), None);
@@ -119,16 +132,21 @@ impl Socket {
         wake(self.unflushed, self.pinged_at.unwrap_or(self.heard_at))
     }
 
-    /// Pings a silent peer. False when the peer has stopped reading.
-    pub(crate) fn tick(&mut self, now: Instant) -> bool {
+    /// Pings a silent peer, and says how it does.
+    pub(crate) fn tick(&mut self, now: Instant) -> Line {
         if let Some(since) = self.unflushed {
-            return now < since + STALL_LIMIT;
+            return if now < since + STALL_LIMIT {
+                Line::Fine
+            } else {
+                Line::Stalled
+            };
         }
-        if now >= self.pinged_at.unwrap_or(self.heard_at) + PING_AFTER {
-            self.pinged_at = Some(now);
-            self.start(now, Message::Ping(Bytes::new()));
+        if now < self.pinged_at.unwrap_or(self.heard_at) + PING_AFTER {
+            return Line::Fine;
         }
-        true
+        let was_pinged = self.pinged_at.replace(now).is_some();
+        self.start(now, Message::Ping(Bytes::new()));
+        if was_pinged { Line::NoPong } else { Line::Fine }
     }
 
     /// Closes, and reads until the peer has closed too.
@@ -157,14 +175,14 @@ fn wake(unflushed: Option<Instant>, heard_at: Instant) -> Instant {
 
 fn violation(error: axum::Error) -> Heard {
     let Ok(error) = error.into_inner().downcast::<WsError>() else {
-        return Heard::Closed;
+        return Heard::Broken;
     };
     match *error {
         WsError::Capacity(_) => Heard::Violation(1009),
         WsError::Utf8(_) => Heard::Violation(1007),
-        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Heard::Closed,
+        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Heard::Broken,
         WsError::Protocol(_) => Heard::Violation(1002),
-        _ => Heard::Closed,
+        _ => Heard::Broken,
     }
 }
 

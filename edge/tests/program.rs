@@ -1,5 +1,7 @@
 //! The program as somebody starts it with wrong settings.
 
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 use std::process::{Command, Output};
 
 fn run(settings: &[(&str, &str)]) -> Output {
@@ -41,86 +43,147 @@ fn everything_that_is_wrong_is_told_at_once_and_never_shown() {
     assert!(!said.contains("canary"), "{said}");
 }
 
-/// F106: a process that has no file descriptor left waits for one: it neither ends nor spins, and serves again.
 #[cfg(target_os = "linux")]
-#[test]
-fn without_file_descriptors_it_waits() {
+mod running {
     use std::{
         fs,
         io::{ErrorKind, Read as _, Write as _},
-        net::{TcpListener, TcpStream},
+        net::{SocketAddr, TcpListener, TcpStream},
+        process::{Child, Command},
         time::{Duration, Instant},
     };
 
-    const LIMIT: usize = 40;
+    use data_encoding::BASE64;
+    use exotel::token::{Purpose, TokenKeys, account_nonce};
+
     const PATIENCE: Duration = Duration::from_secs(20);
-    let free = || {
-        TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .unwrap()
-    };
-    let (public, internal) = (free(), free());
-    let keys = exotel::token::TokenKeys::parse(&format!("1:{}", data_encoding::BASE64.encode(&[1; 32]))).unwrap();
-    let mut process = Command::new("sh")
-        .args([
-            "-c",
-            &format!("ulimit -n {LIMIT}; exec \"$0\""),
-            env!("CARGO_BIN_EXE_edge"),
-        ])
-        .env_clear()
-        .envs([
-            ("EDGE_ADDR", public.to_string()),
-            ("EDGE_INTERNAL_ADDR", internal.to_string()),
-            // Nobody is there: that is no reason to end.
-            ("CALL_SERVICE_URL", format!("http://{}", free())),
-            ("CALL_SERVICE_API_KEY", "ck_edge_key".to_owned()),
-            ("EDGE_TOKEN_KEYS", keys.edge_keys()),
-        ])
-        .spawn()
-        .unwrap();
-    let descriptors = || fs::read_dir(format!("/proc/{}/fd", process.id())).map_or(0, Iterator::count);
-    let until = |what: &str, done: &mut dyn FnMut() -> bool| {
-        let began = Instant::now();
-        while !done() {
-            assert!(
-                began.elapsed() < PATIENCE,
-                "waited in vain for {what}; {} descriptors",
-                descriptors()
-            );
-            std::thread::sleep(Duration::from_millis(5));
+
+    /// An edge as a process of its own, whose call-service is not there: that is no reason to end.
+    struct Edge {
+        process: Child,
+        public: SocketAddr,
+        keys: TokenKeys,
+    }
+
+    impl Edge {
+        fn start(descriptors: usize) -> Self {
+            let free = || {
+                TcpListener::bind("127.0.0.1:0")
+                    .and_then(|listener| listener.local_addr())
+                    .unwrap()
+            };
+            let (public, internal) = (free(), free());
+            let keys = TokenKeys::parse(&format!("1:{}", BASE64.encode(&[1; 32]))).unwrap();
+            let process = Command::new("sh")
+                .args([
+                    "-c",
+                    &format!("ulimit -n {descriptors}; exec \"$0\""),
+                    env!("CARGO_BIN_EXE_edge"),
+                ])
+                .env_clear()
+                .envs([
+                    ("EDGE_ADDR", public.to_string()),
+                    ("EDGE_INTERNAL_ADDR", internal.to_string()),
+                    ("CALL_SERVICE_URL", format!("http://{}", free())),
+                    ("CALL_SERVICE_API_KEY", "ck_edge_key".to_owned()),
+                    ("EDGE_TOKEN_KEYS", keys.edge_keys()),
+                ])
+                .spawn()
+                .unwrap();
+            let edge = Self { process, public, keys };
+            edge.until("the listener", || TcpStream::connect(public).is_ok());
+            edge
         }
-    };
-    until("the listener", &mut || TcpStream::connect(public).is_ok());
-    // More than it can have, and some that stay in the backlog.
-    let crowd: Vec<_> = (0..2 * LIMIT).map_while(|_| TcpStream::connect(public).ok()).collect();
-    until("the last descriptor", &mut || descriptors() >= LIMIT);
 
-    // Whoever comes now is not served, and nothing is done about it a million times a second.
-    let ticks = || {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    };
-    let before = ticks();
-    let mut last = TcpStream::connect(public).unwrap();
-    last.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    let answer = last.read(&mut [0]).map_err(|error| error.kind());
-    assert_eq!(answer, Err(ErrorKind::WouldBlock));
-    let spent = ticks() - before;
-    assert!(spent < 30, "{spent} ticks of a second's hundred");
+        fn descriptors(&self) -> usize {
+            fs::read_dir(format!("/proc/{}/fd", self.process.id())).map_or(0, Iterator::count)
+        }
 
-    drop((crowd, last));
-    until("an answer", &mut || {
-        let Ok(mut stream) = TcpStream::connect(public) else {
-            return false;
-        };
-        stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-        let mut head = [0; 12];
-        stream.write_all(b"GET /nowhere HTTP/1.1\r\nHost: edge\r\n\r\n").is_ok()
-            && stream.read_exact(&mut head).is_ok()
-            && head == *b"HTTP/1.1 404"
-    });
-    assert!(process.try_wait().unwrap().is_none(), "it ended");
-    process.kill().unwrap();
-    process.wait().unwrap();
+        fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
+            let began = Instant::now();
+            while !done() {
+                assert!(
+                    began.elapsed() < PATIENCE,
+                    "waited in vain for {what}; {} descriptors",
+                    self.descriptors()
+                );
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+
+        /// Hundredths of a second that the process has computed.
+        fn ticks(&self) -> u64 {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
+            let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+            fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+        }
+
+        fn stop(mut self) {
+            assert!(self.process.try_wait().unwrap().is_none(), "it ended");
+            self.process.kill().unwrap();
+            self.process.wait().unwrap();
+        }
+    }
+
+    /// F106: a process that has no file descriptor left waits for one: it neither ends nor spins, and serves again.
+    #[test]
+    fn without_file_descriptors_it_waits() {
+        const LIMIT: usize = 40;
+        let edge = Edge::start(LIMIT);
+        // More than it can have, and some that stay in the backlog.
+        let crowd: Vec<_> = (0..2 * LIMIT)
+            .map_while(|_| TcpStream::connect(edge.public).ok())
+            .collect();
+        edge.until("the last descriptor", || edge.descriptors() >= LIMIT);
+
+        // Whoever comes now is not served, and nothing is done about it a million times a second.
+        let before = edge.ticks();
+        let mut last = TcpStream::connect(edge.public).unwrap();
+        last.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        let answer = last.read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(answer, Err(ErrorKind::WouldBlock));
+        let spent = edge.ticks() - before;
+        assert!(spent < 30, "{spent} ticks of a second's hundred");
+
+        drop((crowd, last));
+        edge.until("an answer", || {
+            let Ok(mut stream) = TcpStream::connect(edge.public) else {
+                return false;
+            };
+            stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            let mut head = [0; 12];
+            stream.write_all(b"GET /nowhere HTTP/1.1\r\nHost: edge\r\n\r\n").is_ok()
+                && stream.read_exact(&mut head).is_ok()
+                && head == *b"HTTP/1.1 404"
+        });
+        edge.stop();
+    }
+
+    /// F91: a thousand sockets that end in the middle of a frame, without a close, leave no descriptor behind.
+    #[test]
+    fn sockets_that_break_off_leave_nothing() {
+        const SOCKETS: usize = 1000;
+        let edge = Edge::start(200);
+        let account = "acct_01980a6f3c1e7d0f8a2b4c6d8e0f1a2b";
+        let id = account.parse::<callbridge_proto::id::AccountId>().unwrap();
+        let token = edge.keys.mint(Purpose::Account, id.0, account_nonce(1), 0);
+        let upgrade = format!(
+            "GET /ws/exotel/voice HTTP/1.1\r\nHost: edge\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Basic {}\r\n\r\n",
+            BASE64.encode(format!("{account}:{token}").as_bytes())
+        );
+        let before = edge.descriptors();
+        for i in 0..SOCKETS {
+            let mut stream = TcpStream::connect(edge.public).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(upgrade.as_bytes()).unwrap();
+            let mut head = [0; 12];
+            stream.read_exact(&mut head).unwrap();
+            assert_eq!(&head, b"HTTP/1.1 101", "socket {i}");
+            // A text frame of 64 bytes, of which some come. What is unread here makes the end a reset.
+            stream.write_all(&[0x81, 0xc0, 0, 0, 0, 0, b'{']).unwrap();
+        }
+        edge.until("the descriptors", || edge.descriptors() <= before + 1);
+        edge.stop();
+    }
 }

@@ -69,7 +69,7 @@ pub(super) async fn of_call(
         let greeting = async {
             if !hash.is_empty() {
                 // A failure is told when the greeting is to be played.
-                let _ = ahead.greetings.get(&hash).await;
+                let _ = ahead.greetings.pcm(&hash, exotel::stream::DEFAULT_SAMPLE_RATE).await;
             }
         };
         let agent = async {

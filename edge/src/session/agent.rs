@@ -26,6 +26,7 @@ impl Session {
         live.endpoint = endpoint;
         live.agent = true;
         live.linked_at = Some(now);
+        self.uplink.agent_reads(now);
         if !live.connected {
             live.connected = true;
             self.report(Report::AgentConnected(AgentConnected {
@@ -54,9 +55,7 @@ impl Session {
                 self.counters.agent_retries += 1;
                 live.playout.forget_agent();
                 let next = (live.endpoint + 1) % live.endpoints.max(1);
-                if let Some(uplink) = &mut self.uplink {
-                    uplink.new_agent();
-                }
+                self.uplink.new_agent();
                 // The greeting is not played again.
                 live.start.greeting_ms = 0;
                 self.dial(next, false);
@@ -70,8 +69,7 @@ impl Session {
     pub(super) fn agent_failed(&mut self, now: Instant, reason: &'static str) {
         if let Some(live) = &mut self.live {
             live.playout.forget_agent();
-            let rate = live.start.audio_format.map_or(8000, |format| format.sample_rate);
-            live.playout.sound(&tone::apology(rate));
+            live.playout.sound(&tone::apology(self.rate));
         }
         self.begin_leaving(now, End::new("agent", reason, "error"));
     }
@@ -94,7 +92,7 @@ impl Session {
                 }
             }
             (Some(Action::Clear(clear)), Phase::Live | Phase::Leaving { .. }) => {
-                let dropped_ms = live.playout.clear(now, clear.generation);
+                let dropped_ms = live.playout.clear(now, clear.generation, &mut self.counters);
                 self.counters.clears += 1;
                 self.report(Report::Interrupted(Interrupted { dropped_ms }));
             }
@@ -140,12 +138,12 @@ impl Session {
 
     /// Whether something waits for the agent.
     pub fn has_agent_event(&self) -> bool {
-        self.live.is_some() && self.uplink.as_ref().is_some_and(|uplink| !uplink.is_empty())
+        self.live.is_some() && !self.uplink.is_empty()
     }
 
     /// The next event for the agent.
     pub fn agent_event(&mut self) -> Option<Event> {
         self.live.as_ref()?;
-        self.uplink.as_mut()?.pop()
+        self.uplink.pop()
     }
 }

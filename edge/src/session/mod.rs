@@ -4,31 +4,38 @@
 //! | phase | `start` | media | `stop`, close | agent's messages |
 //! |---|---|---|---|---|
 //! | opening | asks call-service | dropped, counted | over, nothing to report | – |
-//! | starting | ignored | waits for the agent | over, reported once started | – |
-//! | live | ignored; another stream's counts as bad | to the agent | over | played, reported |
-//! | leaving | ignored | to the agent | over | only `Clear` |
+//! | starting | counted | waits for the agent | over, reported once started | – |
+//! | live | counted | to the agent | over | played, reported |
+//! | leaving | counted | to the agent | over | only `Clear` |
 //! | over | ignored | ignored | ignored | transcripts and facts are still reported |
+//!
+//! Whatever names another stream, from `start` on, is a bad frame: it is dropped and counted, and the twentieth bad one of any
+//! kind ends the session.
 
 mod agent;
+mod arrivals;
 pub mod counters;
 mod line;
 pub mod playout;
 pub mod resample;
 mod service;
 mod tone;
+pub mod tuning;
 pub mod uplink;
 
 use std::{collections::VecDeque, time::Duration};
 
+use arrivals::Arrivals;
+use bytes::Bytes;
 use callbridge_proto::{
     agent::v1::{Message, Playout as PlayoutReport, Start as AgentStart, Stop, converse_request::Event},
     ingress::v1::{SessionEnded, session_event::Event as Report},
 };
-use counters::Counters;
+use counters::{Counters, raise};
 use exotel::stream;
-use line::Numbering;
-use playout::{Frame, Plan, Playout, Sound};
+use playout::{Frame, Plan, Playout};
 use tokio::time::Instant;
+use tuning::Tuning;
 use uplink::Uplink;
 
 /// The bad frame that ends the session (F80): a few are noise, so many are another protocol.
@@ -67,8 +74,10 @@ pub struct Opening {
     pub endpoints: usize,
     /// Samples per second on the agent's side.
     pub agent_rate: u32,
-    /// Played at once.
-    pub greeting: Option<Sound>,
+    /// How the phone's audio is sent and read.
+    pub tuning: Tuning,
+    /// Played at once: PCM at Exotel's rate.
+    pub greeting: Option<Bytes>,
     /// When the call's time limit ends it.
     pub ends_at: Option<Instant>,
 }
@@ -162,8 +171,9 @@ pub struct Session {
     last_frame: Instant,
     stream_sid: String,
     rate: u32,
-    numbering: Numbering,
-    uplink: Option<Uplink>,
+    tuning: Tuning,
+    arrivals: Arrivals,
+    uplink: Uplink,
     live: Option<Live>,
     ended: Option<End>,
     finished: bool,
@@ -181,8 +191,9 @@ impl Session {
             last_frame: now,
             stream_sid: String::new(),
             rate: 8000,
-            numbering: Numbering::default(),
-            uplink: None,
+            tuning: Tuning::default(),
+            arrivals: Arrivals::default(),
+            uplink: Uplink::default(),
             live: None,
             ended: None,
             finished: false,
@@ -229,12 +240,14 @@ impl Session {
         let frame = self.live.as_mut()?.playout.next(now, &mut self.counters)?;
         let sid = &self.stream_sid;
         let text = match frame {
-            Frame::Audio(pcm) => {
+            Frame::Audio(pcm, position) => {
                 if self.counters.first_audio_ms == 0 {
-                    let after = now.saturating_duration_since(self.began).as_millis();
-                    self.counters.first_audio_ms = u64::try_from(after).unwrap_or(u64::MAX).max(1);
+                    let after = now.saturating_duration_since(self.began);
+                    // 0 is for sessions without audio.
+                    raise(&mut self.counters.first_audio_ms, after.max(Duration::from_millis(1)));
                 }
-                stream::media(sid, &pcm)
+                let position = self.tuning.positions.then_some(position);
+                stream::media(sid, &self.tuning.encoding.from_pcm(pcm), position)
             }
             Frame::Mark(name) => stream::mark(sid, &name),
             Frame::Clear => stream::clear(sid),
@@ -303,7 +316,7 @@ impl Session {
             }
         }
         if let Some(live) = &mut self.live {
-            live.playout.tick(now);
+            live.playout.tick(now, &mut self.counters);
             if live.next_playout.is_some_and(|at| at <= now) {
                 let queued_ms = live.playout.queued_ms(now);
                 // The last one says that nothing waits.
@@ -357,9 +370,7 @@ impl Session {
         }
         let Some(live) = &mut self.live else { return };
         let mut notices = Vec::new();
-        while let Some(notice) = live.playout.notice() {
-            notices.push(notice);
-        }
+        notices.extend(std::iter::from_fn(|| live.playout.notice()));
         for notice in notices {
             if let Event::GreetingEnded(ended) = &notice {
                 self.report(Report::GreetingEnded(*ended));
@@ -374,10 +385,9 @@ impl Session {
     }
 
     fn tell(&mut self, now: Instant, event: Event) {
-        let Some(uplink) = &mut self.uplink else { return };
-        uplink.control(event);
-        if uplink.is_stuck() && self.phase == Phase::Live {
-            uplink.new_agent();
+        self.uplink.control(event);
+        if self.uplink.is_stuck() && self.phase == Phase::Live {
+            self.uplink.new_agent();
             self.agent_failed(now, "agent_failed");
         }
     }
@@ -403,11 +413,9 @@ impl Session {
         }
         self.phase = Phase::Over;
         self.ended = Some(end);
-        if let Some(uplink) = &mut self.uplink {
-            uplink.control(Event::Stop(Stop {
-                reason: end.stop.to_owned(),
-            }));
-        }
+        self.uplink.control(Event::Stop(Stop {
+            reason: end.stop.to_owned(),
+        }));
         self.effects.push_back(Effect::Close {
             code,
             reason: end.reason,

@@ -8,8 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     End, Live, Opening, Phase, Session,
-    playout::{self, Playout, Sound},
-    uplink::Uplink,
+    playout::{self, Playout},
 };
 
 impl Session {
@@ -22,21 +21,22 @@ impl Session {
             mut start,
             endpoints,
             agent_rate,
+            tuning,
             greeting,
             ends_at,
         } = opening;
         start.audio_format = Some(AudioFormat {
             sample_rate: agent_rate,
         });
-        start.greeting_ms = greeting.as_ref().map_or(0, Sound::ms);
-        start.max_buffered_ms = playout::max_buffered_ms(agent_rate);
-        let waiting = self.uplink.take().unwrap_or_else(|| Uplink::new(self.rate, self.rate));
-        for digit in waiting.digits() {
+        start.greeting_ms = greeting.as_ref().map_or(0, |pcm| playout::pcm_ms(pcm.len(), self.rate));
+        start.max_buffered_ms = playout::max_buffered_ms(agent_rate, self.rate);
+        for digit in self.uplink.digits() {
             self.report(Report::Dtmf(digit));
         }
-        self.uplink = Some(waiting.into_rates(self.rate, agent_rate));
+        self.uplink.set_line(tuning.encoding, self.rate, agent_rate);
+        self.tuning = tuning;
         self.live = Some(Live {
-            playout: Playout::new(now, agent_rate, self.rate, greeting),
+            playout: Playout::new(now, agent_rate, self.rate, &tuning, greeting),
             start,
             endpoints,
             endpoint: 0,

@@ -10,8 +10,8 @@ const SECONDS: f64 = 2.25;
 /// Quieter than speech.
 const LEVEL: f64 = 6000.0;
 
-/// The sound, at a rate in samples per second.
-pub(super) fn apology(rate: u32) -> Vec<i16> {
+/// The sound as PCM, at a rate in samples per second.
+pub(super) fn apology(rate: u32) -> Vec<u8> {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -19,12 +19,12 @@ pub(super) fn apology(rate: u32) -> Vec<i16> {
     )]
     let count = (f64::from(rate) * SECONDS) as u32;
     (0..count)
-        .map(|i| {
+        .flat_map(|i| {
             let seconds = f64::from(i) / f64::from(rate);
             let on = seconds % (2.0 * HALF_PERIOD_S) < HALF_PERIOD_S;
             #[expect(clippy::cast_possible_truncation, reason = "the level is far below the limit of i16")]
             let sample = (LEVEL * (TAU * HERTZ * seconds).sin()) as i16;
-            if on { sample } else { 0 }
+            if on { sample } else { 0 }.to_le_bytes()
         })
         .collect()
 }

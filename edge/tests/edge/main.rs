@@ -8,10 +8,19 @@
     reason = "tests fail by panicking, and count small things"
 )]
 
+mod agent;
 mod call;
+mod control;
+mod drain;
 mod frames;
 mod http;
+mod input;
+mod line;
 mod peers;
+mod sequences;
 mod session;
+mod socket;
 mod speech;
+mod timing;
+mod tuning;
 mod web;

@@ -14,6 +14,7 @@ use callbridge_proto::{
         converse_response::Action,
         voice_agent_service_server::{VoiceAgentService, VoiceAgentServiceServer},
     },
+    directory::v1::AudioSettings,
     id::{AccountId, CallId},
     ingress::v1::{
         attach_edge_request::Message as Upward,
@@ -34,6 +35,8 @@ use tokio::{
 };
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream, UnboundedReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
+
+use crate::{frames, web::Socket};
 
 pub(crate) const API_KEY: &str = "ck_test_key";
 pub(crate) const MEDIA: &str = "media_01980a6f3c1e7d0f8a2b4c6d8e0f1a2b";
@@ -67,6 +70,9 @@ pub(crate) struct Script {
     pub(crate) greeting_sha256: String,
     pub(crate) branch_b: bool,
     pub(crate) unknown: Vec<String>,
+    pub(crate) audio: Option<AudioSettings>,
+    /// Seconds until the time limit.
+    pub(crate) ends_in: Option<i64>,
     /// Events are not acknowledged.
     pub(crate) no_acks: bool,
 }
@@ -235,7 +241,10 @@ impl IngressService for CallService {
                 greeting_sha256: script.greeting_sha256.clone(),
                 traceparent: String::new(),
                 ends_at: None,
-                ends_in: None,
+                ends_in: script
+                    .ends_in
+                    .map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
+                audio: script.audio,
             }
         })
         .await
@@ -561,6 +570,17 @@ impl Bench {
         }
     }
 
+    /// Whether a session's end was reported already.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        while let Ok(asked) = self.asked.try_recv() {
+            if let Asked::Control(message) = asked {
+                self.control.push_back(message);
+            }
+        }
+        let is_end = |message: &Upward| matches!(message, Upward::Event(event) if matches!(event.event, Some(session_event::Event::Ended(_))));
+        self.control.iter().any(is_end)
+    }
+
     pub(crate) fn set(&self, change: impl FnOnce(&mut Script)) {
         change(&mut self.call_service.script.lock().unwrap());
     }
@@ -598,4 +618,12 @@ pub(crate) async fn hears(events: &mut mpsc::UnboundedReceiver<Event>, wanted: i
             return event;
         }
     }
+}
+
+/// A socket whose stream has begun.
+pub(crate) async fn begin(bench: &Bench) -> Socket {
+    let mut socket = Socket::open(bench.public, &bench.socket_path(), None).await.unwrap();
+    socket.send(frames::connected()).await;
+    socket.send(frames::start(8000)).await;
+    socket
 }

@@ -1,205 +1,18 @@
-//! The agent's speech on its way to the person, with a simulated clock and a simulated Exotel that plays in real time.
+//! The agent's speech on its way to the person.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use callbridge_proto::{
-    agent::v1::{
-        Clear, Leave, LeaveAction, Mark, OutgoingAudio, Start, converse_request::Event, converse_response::Action,
-    },
+    agent::v1::{Clear, Mark, converse_request::Event, converse_response::Action},
     ingress::v1::session_event::Event as Report,
 };
-use edge::session::{
-    Effect, Limits, Opening, Session,
-    playout::{MAX_LEAD, Plan, Sound, max_buffered_ms},
-};
+use edge::session::playout::max_buffered_ms;
 use proptest::prelude::*;
-use tokio::time::Instant;
 
-use crate::frames::{self, Sent, pcm, samples};
-
-/// A session between an agent and an Exotel that plays what it gets and sends marks back.
-struct Line {
-    session: Session,
-    now: Instant,
-    rate: u32,
-    /// When Exotel's buffer runs dry.
-    dry_at: Instant,
-    /// Marks that Exotel has, and when it sends them back.
-    marks: Vec<(Instant, String)>,
-    echo: bool,
-    sent: Vec<(Instant, Sent)>,
-    told: Vec<(Instant, Event)>,
-    reports: Vec<Report>,
-    closed: Option<(Instant, u16, &'static str)>,
-}
-
-impl Line {
-    fn new(rate: u32, agent_rate: u32, greeting: Option<Sound>) -> Self {
-        let now = Instant::now();
-        let limits = Limits {
-            start: Duration::from_secs(10),
-            idle: Duration::from_mins(10),
-        };
-        let mut session = Session::new(now, limits);
-        session.text(now, &frames::start(rate));
-        let opening = Opening {
-            start: Start::default(),
-            endpoints: 1,
-            agent_rate,
-            greeting,
-            ends_at: None,
-        };
-        session.started(now, opening);
-        session.agent_connected(now, 0);
-        let mut line = Self {
-            session,
-            now,
-            rate,
-            dry_at: now,
-            marks: Vec::new(),
-            echo: true,
-            sent: Vec::new(),
-            told: Vec::new(),
-            reports: Vec::new(),
-            closed: None,
-        };
-        line.settle();
-        line
-    }
-
-    fn say(&mut self, generation: u64, pcm: Vec<u8>) {
-        let audio = OutgoingAudio {
-            pcm: pcm.into(),
-            generation,
-        };
-        self.act(Action::Audio(audio));
-    }
-
-    fn act(&mut self, action: Action) {
-        self.session.agent(self.now, Some(action));
-        self.settle();
-    }
-
-    /// Everything that can be done at this time.
-    fn settle(&mut self) {
-        loop {
-            if self.session.plan(self.now) == Plan::Send
-                && let Some(text) = self.session.next_text(self.now)
-            {
-                let sent = frames::read(&text);
-                match &sent {
-                    Sent::Audio(pcm) => {
-                        let length = Duration::from_nanos(pcm.len() as u64 * 500_000_000 / u64::from(self.rate));
-                        self.dry_at = self.dry_at.max(self.now) + length;
-                    }
-                    Sent::Mark(name) => self.marks.push((self.dry_at.max(self.now), name.clone())),
-                    Sent::Clear => {
-                        self.dry_at = self.now;
-                        self.marks.clear();
-                    }
-                }
-                self.sent.push((self.now, sent));
-                continue;
-            }
-            if self.echo && self.marks.first().is_some_and(|(at, _)| *at <= self.now) {
-                let (_, name) = self.marks.remove(0);
-                self.session.text(self.now, &frames::mark(&name));
-                continue;
-            }
-            break;
-        }
-        while let Some(event) = self.session.agent_event() {
-            self.told.push((self.now, event));
-        }
-        while let Some(effect) = self.session.effect() {
-            match effect {
-                Effect::Report(report) => self.reports.push(report),
-                Effect::Close { code, reason } => {
-                    assert_eq!(self.closed, None, "closed twice");
-                    self.closed = Some((self.now, code, reason));
-                }
-                Effect::Begin(_) | Effect::Dial { .. } => {}
-            }
-        }
-    }
-
-    /// Lets time pass.
-    fn run(&mut self, ms: u64) {
-        let end = self.now + Duration::from_millis(ms);
-        loop {
-            self.session.tick(self.now);
-            self.settle();
-            if self.closed.is_some() {
-                break;
-            }
-            let plan = if let Plan::At(at) = self.session.plan(self.now) {
-                Some(at)
-            } else {
-                None
-            };
-            let echo = self.marks.first().filter(|_| self.echo).map(|(at, _)| *at);
-            let next = [plan, echo, self.session.wake()]
-                .into_iter()
-                .flatten()
-                .filter(|at| *at > self.now)
-                .min();
-            match next {
-                Some(next) if next <= end => self.now = next,
-                _ => break,
-            }
-        }
-        self.now = end;
-    }
-
-    fn audio(&self) -> Vec<i16> {
-        let audio = self
-            .sent
-            .iter()
-            .filter_map(|(_, sent)| if let Sent::Audio(pcm) = sent { Some(pcm) } else { None });
-        audio.flat_map(|pcm| samples(pcm)).collect()
-    }
-
-    fn marks_played(&self) -> Vec<(String, bool)> {
-        let played = self.told.iter().filter_map(|(_, event)| match event {
-            Event::MarkPlayed(mark) => Some((mark.name.clone(), mark.cleared)),
-            _ => None,
-        });
-        played.collect()
-    }
-
-    /// F72 and the documented packet sizes, against Exotel's own reckoning.
-    fn check_pacing(&self) {
-        let mut dry_at = self.sent.first().map_or(self.now, |(at, _)| *at);
-        for (at, sent) in &self.sent {
-            match sent {
-                Sent::Audio(pcm) => {
-                    assert!(
-                        pcm.len() % 320 == 0 && !pcm.is_empty() && pcm.len() <= 3200,
-                        "{} bytes",
-                        pcm.len()
-                    );
-                    let length = Duration::from_nanos(pcm.len() as u64 * 500_000_000 / u64::from(self.rate));
-                    dry_at = dry_at.max(*at) + length;
-                    assert!(dry_at - *at <= MAX_LEAD, "a lead of {:?}", dry_at - *at);
-                }
-                Sent::Clear => dry_at = *at,
-                Sent::Mark(_) => {}
-            }
-        }
-    }
-}
-
-fn leave() -> Action {
-    Action::Leave(Leave {
-        action: LeaveAction::HangUp.into(),
-        ..Leave::default()
-    })
-}
-
-/// Samples that are never zero, so that zeros are padding.
-fn speech(count: usize, seed: usize) -> Vec<i16> {
-    (0..count).map(|i| ((i + seed) * 7919 % 32_000) as i16 + 1).collect()
-}
+use crate::{
+    frames::{Sent, pcm, samples},
+    line::{Line, leave, speech},
+};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
@@ -260,7 +73,7 @@ proptest! {
     /// Marks are told in their order, each after the audio before it was heard, and all of them.
     #[test]
     fn marks_keep_their_place(pieces in proptest::collection::vec((0usize..3000, 0u64..150, any::<bool>()), 1..25), echo in any::<bool>()) {
-        let mut line = Line::new(8000, 8000, Some(Sound { samples: speech(1234, 0).into(), rate: 8000 }));
+        let mut line = Line::new(8000, 8000, Some(speech(1234, 0)));
         line.echo = echo;
         let mut said = 1234;
         let mut marks = Vec::new();
@@ -367,7 +180,7 @@ proptest! {
     #[test]
     fn a_flood_is_cut_at_the_promised_limit(rate in 0usize..3, extra in 0usize..100_000) {
         let rate = [8000, 16_000, 24_000][rate];
-        let limit = max_buffered_ms(rate) as usize * rate as usize / 1000;
+        let limit = max_buffered_ms(rate, rate) as usize * rate as usize / 1000;
         prop_assert!(limit * 2 <= 512 * 1024 && limit <= 30 * rate as usize);
         let mut line = Line::new(rate, rate, None);
         let said = speech(limit + rate as usize + extra, 0);
@@ -442,14 +255,7 @@ fn the_agent_hears_about_its_play_out() {
 #[test]
 fn a_greeting_is_heard_first_and_its_end_is_told() {
     let greeting = speech(8000, 1);
-    let mut line = Line::new(
-        8000,
-        8000,
-        Some(Sound {
-            samples: Arc::from(&greeting[..]),
-            rate: 8000,
-        }),
-    );
+    let mut line = Line::new(8000, 8000, Some(greeting.clone()));
     let begun = line.now;
     line.say(0, pcm(speech(800, 9)));
     line.run(3000);
@@ -478,14 +284,7 @@ fn a_greeting_is_heard_first_and_its_end_is_told() {
 
 #[test]
 fn a_clear_stops_the_greeting() {
-    let mut line = Line::new(
-        16_000,
-        8000,
-        Some(Sound {
-            samples: speech(24_000, 1).into(),
-            rate: 8000,
-        }),
-    );
+    let mut line = Line::new(16_000, 8000, Some(speech(24_000, 1)));
     line.run(1000);
     line.act(Action::Clear(Clear { generation: 0 }));
     let sent = line.sent.len();

@@ -104,6 +104,36 @@ impl Socket {
         let _ = self.0.send(message).await;
     }
 
+    /// Sends bytes that need be no frame.
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.0.get_mut().write_all(bytes).await.unwrap();
+    }
+
+    /// The next bytes as they are on the wire: nothing is answered, pings neither.
+    pub(crate) async fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        let read = timeout(PATIENCE, self.0.get_mut().read_exact(&mut bytes)).await;
+        read.expect("the edge sends nothing").unwrap();
+        bytes
+    }
+
+    /// Reads to the very end: whether the edge's close was the last that came.
+    pub(crate) async fn ends_with_a_close(&mut self) -> bool {
+        let mut closed = false;
+        while let Some(message) = timeout(PATIENCE, self.0.next()).await.expect("the edge does not end") {
+            closed = matches!(message, Ok(Message::Close(_)));
+        }
+        closed
+    }
+
+    /// Goes without a word; the peer sees a reset.
+    pub(crate) fn reset(self) {
+        let MaybeTlsStream::Plain(stream) = self.0.into_inner() else {
+            return;
+        };
+        stream.set_zero_linger().unwrap();
+    }
+
     /// What the edge sends next; the error is how it closed.
     pub(crate) async fn next(&mut self) -> Result<Sent, (u16, String)> {
         loop {

@@ -3,20 +3,33 @@
 //!
 //! Frames are read tolerantly, since live captures and documents differ: keys in snake or camel case, at the top level
 //! or inside the event's object, numbers as numbers or strings, units after numbers. Frames are written minimally, in
-//! the documented snake case. Audio is 16-bit little-endian mono PCM whatever the `encoding` label says.
+//! the documented snake case. Audio is 16-bit little-endian mono PCM whatever the `encoding` label says, unless an
+//! operator has said otherwise ([`Encoding`]).
 
 use crate::number::Caller;
 use bytes::Bytes;
 use data_encoding::BASE64;
-use std::{collections::BTreeMap, fmt, fmt::Write as _};
+use std::{borrow::Cow, collections::BTreeMap, fmt, fmt::Write as _};
 use wire::Frame;
 
+pub use encoding::Encoding;
+
+mod encoding;
 mod wire;
 
 /// What a stream runs at when nobody says: documented, and seen live.
-const DEFAULT_SAMPLE_RATE: u32 = 8000;
+pub const DEFAULT_SAMPLE_RATE: u32 = 8000;
 /// Longest event name kept of an unknown event.
 const MAX_EVENT: usize = 32;
+
+/// A frame as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received<'a> {
+    /// The stream it names, if it names one.
+    pub stream_sid: Option<Cow<'a, str>>,
+    /// What it says.
+    pub event: Incoming,
+}
 
 /// What Exotel says on the socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,16 +98,14 @@ impl fmt::Debug for Start {
 /// One piece of the caller's audio, of any length.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Media {
-    /// The stream it belongs to.
-    pub stream_sid: Option<String>,
     /// The frame's number in the stream.
     pub sequence: Option<u64>,
     /// The audio's number in the stream.
     pub chunk: Option<u64>,
     /// Milliseconds since the stream began.
     pub timestamp_ms: Option<u64>,
-    /// 16-bit little-endian mono PCM; may be empty or of odd length.
-    pub pcm: Bytes,
+    /// Audio in the line's [`Encoding`]; may be empty, and PCM of odd length.
+    pub payload: Bytes,
 }
 
 impl fmt::Debug for Media {
@@ -103,7 +114,7 @@ impl fmt::Debug for Media {
             .field("sequence", &self.sequence)
             .field("chunk", &self.chunk)
             .field("timestamp_ms", &self.timestamp_ms)
-            .field("bytes", &self.pcm.len())
+            .field("bytes", &self.payload.len())
             .finish_non_exhaustive()
     }
 }
@@ -123,43 +134,42 @@ pub enum FrameError {
 }
 
 /// Reads one text frame.
-pub fn decode(text: &str) -> Result<Incoming, FrameError> {
-    let frame = Frame::read(text).map_err(|_| FrameError::Json)?;
-    let event = frame.event.get().ok_or(FrameError::Missing("event"))?;
-    match event {
-        "media" => frame.media(),
-        "connected" => Ok(Incoming::Connected),
-        "start" => frame.start().map(Incoming::Start),
+pub fn decode(text: &str) -> Result<Received<'_>, FrameError> {
+    let mut frame = Frame::read(text).map_err(|_| FrameError::Json)?;
+    let stream_sid = frame.take_stream_sid();
+    let event = match frame.event.get().ok_or(FrameError::Missing("event"))? {
+        "media" => Incoming::Media(frame.media()?),
+        "connected" => Incoming::Connected,
+        "start" => {
+            let start = frame.start(stream_sid.as_deref())?;
+            return Ok(Received {
+                stream_sid: Some(start.stream_sid.clone().into()),
+                event: Incoming::Start(start),
+            });
+        }
         "dtmf" => {
-            let digit = frame
-                .dtmf
-                .digit
-                .get()
-                .or(frame.digit.get())
-                .ok_or(FrameError::Missing("digit"))?;
+            let digit = frame.dtmf.digit.get().or(frame.digit.get());
+            let digit = digit.ok_or(FrameError::Missing("digit"))?;
             let duration_ms = frame.dtmf.duration.number().or(frame.duration.number());
-            Ok(Incoming::Dtmf {
+            Incoming::Dtmf {
                 digit: digit.chars().take(1).collect(),
                 duration_ms: duration_ms.and_then(|ms| u32::try_from(ms).ok()),
-            })
+            }
         }
         "mark" => {
-            let name = frame
-                .mark
-                .name
-                .get()
-                .or(frame.name.get())
-                .ok_or(FrameError::Missing("mark.name"))?;
-            Ok(Incoming::Mark { name: name.to_owned() })
+            let name = frame.mark.name.get().or(frame.name.get());
+            let name = name.ok_or(FrameError::Missing("mark.name"))?.to_owned();
+            Incoming::Mark { name }
         }
         "stop" => {
             let reason = frame.stop.reason.get().or(frame.reason.get()).unwrap_or_default();
-            Ok(Incoming::Stop {
+            Incoming::Stop {
                 hung_up: is_hang_up(reason),
-            })
+            }
         }
-        other => Ok(Incoming::Other(other.chars().take(MAX_EVENT).collect())),
-    }
+        other => Incoming::Other(other.chars().take(MAX_EVENT).collect()),
+    };
+    Ok(Received { stream_sid, event })
 }
 
 /// Whether a `stop`'s reason says that the person hung up: `callended` is documented, `caller_hangup` was seen. Any other
@@ -170,13 +180,32 @@ fn is_hang_up(reason: &str) -> bool {
     word == "callended" || word.contains("hangup") || word.contains("hungup")
 }
 
-/// Writes audio: a multiple of 320 bytes of PCM at the stream's own rate.
-pub fn media(stream_sid: &str, pcm: &[u8]) -> String {
-    let mut text = String::with_capacity(80 + stream_sid.len() + BASE64.encode_len(pcm.len()));
+/// Where a frame of ours is in the stream. No document asks for it; some of Exotel's own samples send it, and say that
+/// streams may end early without it (`exotel.md` §5.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Counted from 1.
+    pub chunk: u64,
+    /// When its audio begins, in milliseconds of audio before it.
+    pub timestamp_ms: u64,
+}
+
+/// Writes audio in the line's [`Encoding`], at the stream's own rate. The position is written only where it is wanted: some
+/// streams are said to end over fields that the documents do not know.
+pub fn media(stream_sid: &str, payload: &[u8], position: Option<Position>) -> String {
+    let mut text = String::with_capacity(160 + stream_sid.len() + BASE64.encode_len(payload.len()));
     text.push_str(r#"{"event":"media","stream_sid":"#);
     push_json(&mut text, stream_sid);
-    text.push_str(r#","media":{"payload":""#);
-    BASE64.encode_append(pcm, &mut text);
+    if let Some(Position { chunk, timestamp_ms }) = position {
+        // As Exotel writes its own: numbers in quotes. Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            r#","sequence_number":"{chunk}","media":{{"chunk":"{chunk}","timestamp":"{timestamp_ms}","payload":""#
+        );
+    } else {
+        text.push_str(r#","media":{"payload":""#);
+    }
+    BASE64.encode_append(payload, &mut text);
     text.push_str(r#""}}"#);
     text
 }
@@ -204,30 +233,30 @@ fn push_json(text: &mut String, value: &str) {
     let _ = write!(text, "{}", serde_json::Value::from(value));
 }
 
-impl Frame<'_> {
-    fn stream_sid(&self) -> Option<&str> {
-        self.stream_sid.get().or(self.stream_sid_camel.get())
+impl<'a> Frame<'a> {
+    fn take_stream_sid(&mut self) -> Option<Cow<'a, str>> {
+        let (own, camel) = (self.stream_sid.take(), self.stream_sid_camel.take());
+        own.or(camel).or_else(|| self.media.stream_sid.take())
     }
 
-    fn media(self) -> Result<Incoming, FrameError> {
+    fn media(&self) -> Result<Media, FrameError> {
         let payload = self.media.payload.text().ok_or(FrameError::Missing("media.payload"))?;
-        let pcm = BASE64.decode(payload.as_bytes()).map_err(|_| FrameError::Base64)?;
-        Ok(Incoming::Media(Media {
-            stream_sid: self.stream_sid().or(self.media.stream_sid.get()).map(str::to_owned),
+        let payload = BASE64.decode(payload.as_bytes()).map_err(|_| FrameError::Base64)?;
+        Ok(Media {
             sequence: self.sequence_number.number().or(self.sequence_number_camel.number()),
             chunk: self.media.chunk.number(),
             timestamp_ms: self.media.timestamp.number(),
-            pcm: pcm.into(),
-        }))
+            payload: payload.into(),
+        })
     }
 
-    fn start(self) -> Result<Start, FrameError> {
+    fn start(&self, outer_sid: Option<&str>) -> Result<Start, FrameError> {
         let start = &self.start;
         let stream_sid = start
             .stream_sid
             .get()
             .or(start.stream_sid_camel.get())
-            .or(self.stream_sid())
+            .or(outer_sid)
             .ok_or(FrameError::Missing("start.stream_sid"))?;
         let call_sid = start.call_sid.get().or(start.call_sid_camel.get());
         let call_sid = call_sid.ok_or(FrameError::Missing("start.call_sid"))?;

@@ -1,5 +1,7 @@
 //! ExoPhones.
 
+pub mod audio;
+
 use std::sync::Arc;
 
 use callbridge_proto::{
@@ -32,7 +34,7 @@ const TRANSFER_NUMBERS: usize = 5;
 const PROMPT_CHARS: usize = 1000;
 const LABEL_CHARS: usize = 100;
 /// The fields that an update may change.
-const MASK: [&str; 7] = [
+const MASK: [&str; 8] = [
     "label",
     "dial_mode",
     "app_id",
@@ -40,6 +42,7 @@ const MASK: [&str; 7] = [
     "max_concurrent_calls",
     "gather",
     "transfer_numbers",
+    "audio",
 ];
 const LIST: &str = "phones";
 
@@ -79,6 +82,7 @@ impl New {
             max_concurrent_calls: text::cap(&mut wrong, "max_concurrent_calls", request.max_concurrent_calls),
             gather: gather(&mut wrong, "gather", request.gather.as_ref()),
             transfer_numbers: transfer_numbers(&mut wrong, "transfer_numbers", &request.transfer_numbers),
+            audio: audio::read(&mut wrong, "audio", request.audio.as_ref()),
         };
         let secrets = request
             .credentials
@@ -224,6 +228,7 @@ fn apply(wrong: &mut Violations, from: &api::Phone, paths: &[&str], settings: &m
             "transfer_numbers" => {
                 settings.transfer_numbers = transfer_numbers(wrong, "phone.transfer_numbers", &from.transfer_numbers);
             }
+            "audio" => settings.audio = audio::read(wrong, "phone.audio", from.audio.as_ref()),
             // The mask was checked.
             _ => {}
         }

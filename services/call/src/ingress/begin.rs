@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use callbridge_proto::{
     agent::v1::{self as agent_api, Start},
+    directory::v1::AudioSettings,
     id::{AccountId, CallId, EdgeId, MediaSessionId},
     ingress::v1::StartSessionResponse,
 };
@@ -26,10 +27,12 @@ use crate::{
         record::{Note, record_locked},
         state::{Direction, Event},
     },
+    directory::phone::audio,
     error::Error,
     store::{
         accounts::{self, Account},
         calls::{self, Call, Change},
+        phones,
         sessions::{self, Session, Started},
     },
 };
@@ -319,6 +322,7 @@ async fn answer(
     session: MediaSessionId,
 ) -> Result<StartSessionResponse, Error> {
     let agent = sockets::agent(conn, &call).await?;
+    let audio = audio_of(conn, &call).await?;
     let limit = TimeDelta::seconds(call.time_limit_seconds.into());
     let ends_at = call.answered_at.unwrap_or(now) + limit;
     Ok(StartSessionResponse {
@@ -336,7 +340,19 @@ async fn answer(
             seconds: (ends_at - now).num_seconds().max(0),
             nanos: 0,
         }),
+        audio,
     })
+}
+
+/// How the phone's audio is sent and read, where that is not the default.
+async fn audio_of(conn: &mut AsyncPgConnection, call: &Call) -> Result<Option<AudioSettings>, Error> {
+    let phone = match call.phone_id() {
+        Some(id) => phones::find(conn, id).await?,
+        None => None,
+    };
+    let audio = phone.map(|phone| phone.audio()).transpose();
+    let audio = audio.map_err(|error| Error::internal_from("a phone's audio settings cannot be read", error))?;
+    Ok(audio.flatten().map(audio::shown))
 }
 
 fn start(call: &Call, session: MediaSessionId, agent_config: String) -> Start {

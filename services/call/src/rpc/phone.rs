@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 use super::{account::checked, id, view::timestamp};
 use crate::{
     app::App,
-    directory::phone::{self, New, View},
+    directory::phone::{self, New, View, audio},
     error::Error,
     store::phones::{DialMode, Gather},
 };
@@ -127,6 +127,7 @@ fn shown(view: View) -> Result<api::Phone, Error> {
         max_concurrent_calls: phone.max_concurrent_calls,
         gather,
         transfer_numbers: phone.transfer_numbers().map_err(broken)?,
+        audio: phone.audio().map_err(broken)?.map(audio::shown),
         has_credentials,
         created_at: Some(timestamp(phone.created_at)),
         number: phone.number,

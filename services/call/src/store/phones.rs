@@ -45,6 +45,8 @@ pub struct Phone {
     pub gather: Option<serde_json::Value>,
     /// A list of E.164 numbers.
     pub transfer_numbers: serde_json::Value,
+    /// An [`Audio`].
+    pub audio: Option<serde_json::Value>,
     pub created_at: DateTime<Utc>,
 }
 
@@ -78,6 +80,11 @@ impl Phone {
         serde_json::from_value(self.transfer_numbers.clone())
     }
 
+    /// How the audio of its calls is sent and read, where that is not the default.
+    pub fn audio(&self) -> serde_json::Result<Option<Audio>> {
+        self.audio.clone().map(serde_json::from_value).transpose()
+    }
+
     /// What an operator has set.
     pub fn settings(&self) -> Settings {
         Settings {
@@ -88,6 +95,7 @@ impl Phone {
             max_concurrent_calls: self.max_concurrent_calls,
             gather: self.gather.clone(),
             transfer_numbers: self.transfer_numbers.clone(),
+            audio: self.audio.clone(),
         }
     }
 }
@@ -107,6 +115,35 @@ pub struct Gather {
     pub repeats: i32,
 }
 
+/// How the audio of a phone's calls is sent and read, as `phones.audio` keeps it; 0 is the default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Audio {
+    /// Bytes of PCM in a frame to Exotel while its buffer is empty.
+    pub min_packet_bytes: i32,
+    /// Bytes of PCM in a frame once it leads.
+    pub max_packet_bytes: i32,
+    /// How far ahead of its time audio is sent, in milliseconds.
+    pub lead_ms: i32,
+    /// Whether frames to Exotel say where in the stream they are.
+    pub positions: bool,
+    /// Whether missing audio is replaced by silence.
+    pub fill_gaps: bool,
+    /// How audio is coded on the socket.
+    pub encoding: Coding,
+}
+
+/// How audio is coded on the socket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Coding {
+    /// 16-bit little-endian PCM.
+    #[default]
+    Pcm16,
+    /// G.711 μ-law.
+    Mulaw,
+}
+
 /// What an operator sets; written as a whole. `Debug` shows no number.
 #[derive(Clone, PartialEq, Eq, Insertable, AsChangeset)]
 #[diesel(table_name = phones, treat_none_as_null = true)]
@@ -119,6 +156,7 @@ pub struct Settings {
     pub max_concurrent_calls: i32,
     pub gather: Option<serde_json::Value>,
     pub transfer_numbers: serde_json::Value,
+    pub audio: Option<serde_json::Value>,
 }
 
 impl std::fmt::Debug for Settings {
@@ -139,6 +177,7 @@ impl Default for Settings {
             max_concurrent_calls: 0,
             gather: None,
             transfer_numbers: serde_json::Value::Array(Vec::new()),
+            audio: None,
         }
     }
 }

@@ -38,7 +38,7 @@ table! {
     phones (id) {
         id -> Uuid, account_id -> Uuid, number -> Text, label -> Text, dial_mode -> DialMode, app_id -> Nullable<Text>,
         agent_id -> Nullable<Uuid>, max_concurrent_calls -> Int4, gather -> Nullable<Jsonb>, transfer_numbers -> Jsonb,
-        created_at -> Timestamptz, updated_at -> Timestamptz,
+        created_at -> Timestamptz, updated_at -> Timestamptz, audio -> Nullable<Jsonb>,
     }
 }
 table! {

@@ -4,13 +4,22 @@ use proptest::prelude::*;
 
 #[test]
 fn frames_we_write() {
-    assert_snapshot!(media("sid\"1", &[0, 1, 255, 127]), @r#"{"event":"media","stream_sid":"sid\"1","media":{"payload":"AAH/fw=="}}"#);
+    assert_snapshot!(media("sid\"1", &[0, 1, 255, 127], None), @r#"{"event":"media","stream_sid":"sid\"1","media":{"payload":"AAH/fw=="}}"#);
+    let position = Position {
+        chunk: 3,
+        timestamp_ms: 200,
+    };
+    assert_snapshot!(media("s", &[0, 1], Some(position)), @r#"{"event":"media","stream_sid":"s","sequence_number":"3","media":{"chunk":"3","timestamp":"200","payload":"AAE="}}"#);
     assert_snapshot!(mark("s", "turn-3-end"), @r#"{"event":"mark","stream_sid":"s","mark":{"name":"turn-3-end"}}"#);
     assert_snapshot!(clear("s"), @r#"{"event":"clear","stream_sid":"s"}"#);
 }
 
+fn event(text: &str) -> Result<Incoming, FrameError> {
+    decode(text).map(|received| received.event)
+}
+
 fn start(text: &str) -> Start {
-    match decode(text) {
+    match event(text) {
         Ok(Incoming::Start(start)) => start,
         other => panic!("not a start: {other:?}"),
     }
@@ -68,16 +77,21 @@ fn sample_rates() {
 #[test]
 fn media_in_both_styles() {
     let text = r#"{"event":"media","sequence_number":"3","stream_sid":"s","media":{"chunk":"2","timestamp":"200","payload":"AAH\/fw=="}}"#;
-    let want = Media {
-        stream_sid: Some("s".into()),
+    let media = Media {
         sequence: Some(3),
         chunk: Some(2),
         timestamp_ms: Some(200),
-        pcm: Bytes::from_static(&[0, 1, 255, 127]),
+        payload: Bytes::from_static(&[0, 1, 255, 127]),
     };
-    assert_eq!(decode(text), Ok(Incoming::Media(want.clone())));
+    let want = Received {
+        stream_sid: Some("s".into()),
+        event: Incoming::Media(media),
+    };
+    assert_eq!(decode(text), Ok(want.clone()));
     let text = r#"{"event":"media","sequenceNumber":3,"streamSid":"s","media":{"chunk":2,"timestamp":200,"payload":"AAH/fw=="},"new":{"x":[1]}}"#;
-    assert_eq!(decode(text), Ok(Incoming::Media(want)));
+    assert_eq!(decode(text), Ok(want.clone()));
+    let text = r#"{"event":"media","sequence_number":3,"media":{"stream_sid":" s ","chunk":2,"timestamp":200,"payload":"AAH/fw=="}}"#;
+    assert_eq!(decode(text), Ok(want));
 }
 
 #[test]
@@ -117,7 +131,13 @@ fn small_events() {
         (r#"{"event":"clear","stream_sid":"s"}"#, Incoming::Other("clear".into())),
         (r#"{"event":"new thing","mark":7}"#, Incoming::Other("new thing".into())),
     ] {
-        assert_eq!(decode(text), Ok(want), "{text}");
+        let received = decode(text).unwrap();
+        assert_eq!(received.event, want, "{text}");
+        assert_eq!(
+            received.stream_sid.as_deref(),
+            text.contains("stream_sid").then_some("s"),
+            "{text}"
+        );
     }
 }
 
@@ -137,7 +157,7 @@ fn only_a_hang_up_means_that_the_person_hung_up() {
         ("", false),
     ] {
         let text = format!(r#"{{"event":"stop","stop":{{"reason":"{reason}"}}}}"#);
-        assert_eq!(decode(&text), Ok(Incoming::Stop { hung_up: want }), "{reason}");
+        assert_eq!(event(&text), Ok(Incoming::Stop { hung_up: want }), "{reason}");
     }
 }
 
@@ -171,24 +191,29 @@ fn broken_frames_are_errors() {
         ),
         (r#"{"event":"mark"}"#, FrameError::Missing("mark.name")),
     ] {
-        assert_eq!(decode(text), Err(want), "{}", text.get(..80).unwrap_or(text));
+        assert_eq!(event(text), Err(want), "{}", text.get(..80).unwrap_or(text));
     }
-    let empty = decode(r#"{"event":"media","media":{"payload":""}}"#);
-    assert!(matches!(empty, Ok(Incoming::Media(media)) if media.pcm.is_empty()));
+    let empty = event(r#"{"event":"media","media":{"payload":""}}"#);
+    assert!(matches!(empty, Ok(Incoming::Media(media)) if media.payload.is_empty()));
 }
 
 proptest! {
     #[test]
     fn audio_round_trips(sid in "\\PC{1,40}", pcm in proptest::collection::vec(any::<u8>(), 0..4000)) {
         prop_assume!(sid.trim() == sid);
-        let Ok(Incoming::Media(back)) = decode(&media(&sid, &pcm)) else { panic!("not media") };
-        prop_assert_eq!(back.stream_sid, Some(sid));
-        prop_assert_eq!(&back.pcm[..], &pcm[..]);
+        for position in [None, Some(Position { chunk: 7, timestamp_ms: 120 })] {
+            let text = media(&sid, &pcm, position);
+            let Ok(Received { stream_sid, event: Incoming::Media(back) }) = decode(&text) else { panic!("not media") };
+            prop_assert_eq!(stream_sid.as_deref(), Some(sid.as_str()));
+            prop_assert_eq!(&back.payload[..], &pcm[..]);
+            prop_assert_eq!((back.sequence, back.chunk), (position.map(|p| p.chunk), position.map(|p| p.chunk)));
+            prop_assert_eq!(back.timestamp_ms, position.map(|p| p.timestamp_ms));
+        }
     }
 
     #[test]
     fn marks_round_trip(name in "[^\\s]{1,20}") {
-        prop_assert_eq!(decode(&mark("s", &name)), Ok(Incoming::Mark { name }));
+        prop_assert_eq!(event(&mark("s", &name)), Ok(Incoming::Mark { name }));
     }
 
     #[test]

@@ -123,7 +123,16 @@ impl Format<'_> {
 #[derive(Default)]
 pub(super) struct Word<'a>(Option<Cow<'a, str>>);
 
-impl Word<'_> {
+impl<'a> Word<'a> {
+    /// Takes the text out, without the blanks around it, unless it is blank.
+    pub(super) fn take(&mut self) -> Option<Cow<'a, str>> {
+        let text = match self.0.take()? {
+            Cow::Borrowed(text) => Cow::Borrowed(text.trim()),
+            Cow::Owned(text) => Cow::Owned(text.trim().to_owned()),
+        };
+        (!text.is_empty()).then_some(text)
+    }
+
     /// The text, unless it is blank.
     pub(super) fn get(&self) -> Option<&str> {
         self.text().map(str::trim).filter(|text| !text.is_empty())

@@ -1,11 +1,14 @@
-//! F37: a process whose clock is wrong. The database's clock alone decides.
+//! F37, F93: a process whose clock is wrong, or jumps. The database's clock alone decides, and audio has one of its own.
 
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result};
-use callbridge_proto::call::v1::{CallState, PlaceCallRequest};
+use callbridge_proto::{
+    agent::v1::LeaveAction,
+    call::v1::{CallState, PlaceCallRequest},
+};
 use chrono::TimeDelta;
-use e2e::{Agent, CUSTOMER, PATIENCE, Replica, Story, kinds, quick, registration, session};
+use e2e::{Agent, CUSTOMER, PATIENCE, Replica, Story, kinds, quick, read_wav, registration, session, tone};
 use edge::{Config, Listeners};
 use exotel_sim::{CallerScript, Outcome};
 use runtime::{Clock, Tasks, config::Vars};
@@ -113,6 +116,51 @@ async fn an_edge_that_is_wrong_about_the_time_lets_people_talk() -> Result<()> {
         );
         tasks.stop();
     }
+    Ok(())
+}
+
+/// F93: the time of day jumps a day ahead and two back while the agent speaks. Audio goes by a clock that does not jump: it is
+/// neither hurried nor held up, and nobody is cut off.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_in_mid_call_is_not_heard() -> Result<()> {
+    let mut agent = Agent::start().await?;
+    let mut registration = registration()?;
+    registration.agent.endpoints = vec![agent.url.clone()];
+    let mut story = Story::with(quick(), registration).await?;
+    story.stack.edges[0].stop().await?;
+    let clock = Clock::manual(Clock::system().now());
+    let tasks = edge_with(&story, clock.clone()).await?;
+    story
+        .stack
+        .control()
+        .set_outcome(CUSTOMER, Outcome::answered_by(CallerScript::new()))?;
+    let call = story.place(story.request(CUSTOMER)).await?;
+    let mut session = agent.session().await?;
+    session.start().await?;
+    let said = tone(16_000);
+    // Two seconds of speech wait while it happens.
+    session.speak(&said, 0).await;
+    clock.advance(TimeDelta::days(1));
+    talk(&mut session, "after a day").await?;
+    session.speak(&said, 0).await;
+    clock.advance(TimeDelta::days(-2));
+    talk(&mut session, "a day before").await?;
+    session.leave(LeaveAction::HangUp, false, "").await;
+    let (ended, _) = story.ended(&call.id).await?;
+    assert_eq!(
+        (ended.state(), ended.end_reason.as_str()),
+        (CallState::Completed, "agent_hung_up")
+    );
+    let report = story.report(&ended).await?;
+    let stream = &report.streams[0];
+    let received = read_wav(stream.received.as_deref())?;
+    assert_eq!(received[..said.len()], said[..]);
+    assert!(
+        stream.longest_queue_ms < 1_000,
+        "{} ms at once",
+        stream.longest_queue_ms
+    );
+    tasks.stop();
     Ok(())
 }
 

@@ -22,6 +22,7 @@ mod reflection;
 mod restart;
 mod schema;
 mod settling;
+mod tuning;
 mod waiting;
 mod watch;
 mod webhook_faults;

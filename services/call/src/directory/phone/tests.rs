@@ -82,6 +82,10 @@ fn everything_wrong_is_told_at_once_by_field() {
         transfer_numbers: vec!["1".to_owned(); 6],
         credentials: None,
         subdomain: "evil.example".to_owned(),
+        audio: Some(api::AudioSettings {
+            lead_ms: 1,
+            ..Default::default()
+        }),
     };
     let mut told = fields(New::read(&wrong).unwrap_err());
     told.sort();
@@ -91,6 +95,7 @@ fn everything_wrong_is_told_at_once_by_field() {
             "account_id",
             "agent_id",
             "app_id",
+            "audio.lead_ms",
             "dial_mode",
             "gather.finish_on_key",
             "gather.max_digits",

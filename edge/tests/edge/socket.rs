@@ -1,0 +1,224 @@
+//! Who may open a socket, and what is no AgentStream on it.
+
+use std::time::Duration;
+
+use callbridge_proto::agent::v1::converse_request::Event;
+use data_encoding::BASE64;
+use exotel::token::Purpose;
+use tokio_tungstenite::tungstenite::Message as WsMessage;
+use tonic::Status;
+
+use crate::{
+    frames::{self, pcm},
+    peers::{Asked, Bench, Manner, Script, account, agent, begin, call, heard, hears},
+    web::Socket,
+};
+
+/// F62: what call-service refuses is not upgraded, and no agent hears of it.
+#[tokio::test]
+async fn a_refused_claim_is_a_404() {
+    let bench = Bench::new(Script {
+        failures: [Status::not_found("used")].into(),
+        ..Script::default()
+    })
+    .await;
+    assert_eq!(
+        Socket::open(bench.public, &bench.socket_path(), None).await.err(),
+        Some(404)
+    );
+}
+
+/// F63, F65: refused at `start`.
+#[tokio::test]
+async fn a_refused_start_closes_with_1008() {
+    let (url, mut events) = agent(Manner::Echo).await;
+    let mut bench = Bench::new(Script {
+        agents: vec![url],
+        ..Script::default()
+    })
+    .await;
+    let mut socket = Socket::open(bench.public, &bench.socket_path(), None).await.unwrap();
+    bench.asked().await;
+    bench.set(|script| script.failures.push_back(Status::failed_precondition("another socket")));
+    socket.send(frames::start(8000)).await;
+    assert_eq!(socket.closed().await, (1008, "refused".to_owned()));
+    assert!(events.try_recv().is_err());
+}
+
+/// F63: call-service answers the edge's second try of one `start` as it did the first; another socket's is not that.
+#[tokio::test]
+async fn a_session_has_one_socket() {
+    let (url, _events) = agent(Manner::Echo).await;
+    let mut bench = Bench::new(Script {
+        agents: vec![url],
+        ..Script::default()
+    })
+    .await;
+    let mut socket = begin(&bench).await;
+    assert_eq!(bench.event().await.sequence, 1);
+    let mut second = begin(&bench).await;
+    assert_eq!(second.closed().await, (1008, "refused".to_owned()));
+    socket.send(frames::media(1, &pcm(vec![7; 160]))).await;
+    assert_eq!(socket.listen(160).await, [7; 160]);
+}
+
+#[tokio::test]
+async fn a_socket_without_start_is_closed() {
+    let bench = Bench::with(Script::default(), |config| {
+        config.start_limit = Duration::from_millis(300);
+    })
+    .await;
+    let mut socket = Socket::open(bench.public, &bench.socket_path(), None).await.unwrap();
+    assert_eq!(socket.closed().await, (1008, "no_start".to_owned()));
+}
+
+#[tokio::test]
+async fn an_applet_with_a_fixed_url_is_known_by_its_credentials() {
+    let (url, mut events) = agent(Manner::Echo).await;
+    let mut bench = Bench::new(Script {
+        agents: vec![url],
+        ..Script::default()
+    })
+    .await;
+    let basic =
+        |user: &str, password: &str| format!("Basic {}", BASE64.encode(format!("{user}:{password}").as_bytes()));
+    let path = "/ws/exotel/voice";
+    let wrong = [
+        None,
+        Some(basic("acct_1", &bench.account_token())),
+        Some(basic(&account().to_string(), "wrong")),
+    ];
+    for credentials in wrong {
+        assert_eq!(
+            Socket::open(bench.public, path, credentials.as_deref()).await.err(),
+            Some(401)
+        );
+    }
+    let right = basic(&account().to_string(), &bench.account_token());
+    let mut socket = Socket::open(bench.public, path, Some(&right)).await.unwrap();
+    socket.send(frames::start(8000)).await;
+    let Asked::Start(start) = bench.asked().await else {
+        panic!()
+    };
+    assert_eq!(
+        (start.account_id, start.token_generation, start.claim),
+        (account().to_string(), 3, 0)
+    );
+    assert!(matches!(heard(&mut events).await, Event::Start(_)));
+}
+
+/// F79, F80, F91: what is no AgentStream.
+#[tokio::test]
+async fn a_peer_that_breaks_the_protocol_is_closed() {
+    for (messages, code) in [
+        (vec![WsMessage::text("x".repeat(70_000))], 1009),
+        (vec![WsMessage::binary(vec![0; 320]); 20], 1008),
+        (vec![WsMessage::text("[".repeat(10_000)); 20], 1008),
+    ] {
+        let (url, _events) = agent(Manner::Echo).await;
+        let mut bench = Bench::new(Script {
+            agents: vec![url],
+            ..Script::default()
+        })
+        .await;
+        let mut socket = begin(&bench).await;
+        bench.event().await;
+        for message in messages {
+            socket.send_message(message).await;
+        }
+        assert_eq!(socket.closed().await, (code, "bad_frames".to_owned()));
+        assert_eq!(bench.end().await.1.reason, "bad_frames");
+    }
+    // No closing handshake at all.
+    let (url, _events) = agent(Manner::Echo).await;
+    let mut bench = Bench::new(Script {
+        agents: vec![url],
+        ..Script::default()
+    })
+    .await;
+    let socket = begin(&bench).await;
+    bench.event().await;
+    drop(socket);
+    let (_, ended) = bench.end().await;
+    assert_eq!(
+        (ended.ended_by.as_str(), ended.reason.as_str()),
+        ("provider", "socket_closed")
+    );
+    assert_eq!(bench.keys.mint(Purpose::Socket, call().0, [0; 8], 1).len(), 84);
+}
+
+/// F79: a frame's length is a claim, and pieces add up: both are refused before anything is kept of them.
+#[tokio::test]
+async fn what_is_too_large_is_refused_by_its_length() {
+    // RFC 6455 §5.2: final or not, text or a continuation, masked with zeros.
+    let huge = [&[0x81, 0xff][..], &(1_u64 << 62).to_be_bytes(), &[0; 4]].concat();
+    let piece = |first: bool| {
+        let head = [u8::from(first), 0x80 | 0x7e, 0x40, 0, 0, 0, 0, 0];
+        [&head[..], &[b'x'; 0x4000]].concat()
+    };
+    let pieces = [piece(true), piece(false), piece(false), piece(false), piece(false)].concat();
+    for bytes in [huge, pieces] {
+        let (url, _events) = agent(Manner::Echo).await;
+        let agents = vec![url];
+        let mut bench = Bench::new(Script {
+            agents,
+            ..Script::default()
+        })
+        .await;
+        let mut socket = begin(&bench).await;
+        bench.event().await;
+        socket.send_bytes(&bytes).await;
+        assert_eq!(socket.closed().await, (1009, "bad_frames".to_owned()));
+        let (_, ended) = bench.end().await;
+        assert_eq!((ended.reason.as_str(), ended.quality["too_large"]), ("bad_frames", 1));
+    }
+}
+
+/// F91: a peer that goes in the middle of a frame, with or without a reset, ends its session and nothing else.
+#[tokio::test]
+async fn a_peer_that_goes_in_the_middle_of_a_frame_leaves_nothing() {
+    let (url, mut events) = agent(Manner::Echo).await;
+    let agents = vec![url];
+    let mut bench = Bench::new(Script {
+        agents,
+        ..Script::default()
+    })
+    .await;
+    for reset in [false, true, false, true] {
+        let mut socket = begin(&bench).await;
+        bench.event().await;
+        socket.send_bytes(&[0x81, 0xfe, 0x04]).await;
+        if reset {
+            socket.reset();
+        } else {
+            drop(socket);
+        }
+        let (_, ended) = bench.end().await;
+        assert_eq!(
+            (ended.ended_by.as_str(), ended.reason.as_str()),
+            ("provider", "socket_closed")
+        );
+        assert_eq!(ended.quality["broken_off"], 1);
+        hears(&mut events, |event| matches!(event, Event::Stop(_))).await;
+    }
+}
+
+/// F92: the close handshake is finished, whoever begins it.
+#[tokio::test]
+async fn the_close_handshake_is_finished() {
+    let (url, _events) = agent(Manner::Echo).await;
+    let agents = vec![url];
+    let mut bench = Bench::new(Script {
+        agents,
+        ..Script::default()
+    })
+    .await;
+    let mut socket = begin(&bench).await;
+    bench.event().await;
+    socket.send_message(WsMessage::Close(None)).await;
+    // The edge echoes the close without a code, and then closes the connection (RFC 6455 §5.5.1, §7.1.1).
+    assert!(socket.ends_with_a_close().await);
+    let (_, ended) = bench.end().await;
+    assert_eq!(ended.reason, "socket_closed");
+    assert!(!ended.quality.contains_key("broken_off"), "{:?}", ended.quality);
+}
