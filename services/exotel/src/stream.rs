@@ -4,7 +4,7 @@
 //! Frames are read tolerantly, since live captures and documents differ: keys in snake or camel case, at the top level
 //! or inside the event's object, numbers as numbers or strings, units after numbers. Frames are written minimally, in
 //! the documented snake case. Audio is 16-bit little-endian mono PCM whatever the `encoding` label says, unless an
-//! operator has said otherwise ([`Encoding`]).
+//! operator has said otherwise ([`Encoding`]). [`bot`] is the other end of the same protocol.
 
 use crate::number::Caller;
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use wire::Frame;
 
 pub use encoding::Encoding;
 
+pub mod bot;
 mod encoding;
 mod wire;
 
