@@ -34,6 +34,11 @@ pub struct Config {
     pub start_limit: Duration,
     /// `EDGE_AGENT_SECONDS`: how long connecting to an agent may take, all its endpoints together.
     pub agent_limit: Duration,
+    /// `EDGE_AGENT_STREAMS`: so many gRPC streams to agents share a connection at most. Fewer do where the agent's server
+    /// would let one that is not read stall the others.
+    pub agent_streams: u32,
+    /// `EDGE_STALL_SECONDS`: a peer on a WebSocket that takes nothing for this long has stopped reading.
+    pub stall_limit: Duration,
     /// `EDGE_IDLE_SECONDS`: a socket without any frame for this long is closed.
     pub idle_limit: Duration,
     /// `EDGE_MAX_CONNECTIONS`: connections beyond this wait in the listen queue.
@@ -103,6 +108,11 @@ impl Config {
         let header_limit = seconds(&mut vars, "EDGE_HEADER_SECONDS", 10.0);
         let start_limit = seconds(&mut vars, "EDGE_START_SECONDS", 10.0);
         let agent_limit = seconds(&mut vars, "EDGE_AGENT_SECONDS", 8.0);
+        let agent_streams = vars.parsed_or("EDGE_AGENT_STREAMS", "a number from 1 to 1000", 100);
+        if !(1..=1000).contains(&agent_streams) {
+            vars.problem("EDGE_AGENT_STREAMS", "must be a number from 1 to 1000");
+        }
+        let stall_limit = seconds(&mut vars, "EDGE_STALL_SECONDS", 10.0);
         let idle_limit = seconds(&mut vars, "EDGE_IDLE_SECONDS", 60.0);
         let max_connections = vars.parsed_or("EDGE_MAX_CONNECTIONS", "a number", 20_000);
         let max_pending_sockets = vars.parsed_or("EDGE_MAX_PENDING_SOCKETS", "a number", 2_000);
@@ -122,6 +132,8 @@ impl Config {
             header_limit,
             start_limit,
             agent_limit,
+            agent_streams,
+            stall_limit,
             idle_limit,
             max_connections,
             max_pending_sockets,
@@ -139,6 +151,7 @@ mod tests {
             ("EDGE_ADDR", "nowhere"),
             ("EDGE_DRAIN_SECONDS", "-1"),
             ("AGENT_ENDPOINT_ALLOW", "10.0.0.0/99"),
+            ("EDGE_AGENT_STREAMS", "1001"),
         ]
         .into_iter()
         .collect();
@@ -147,6 +160,7 @@ mod tests {
             "EDGE_ADDR",
             "EDGE_DRAIN_SECONDS",
             "AGENT_ENDPOINT_ALLOW",
+            "EDGE_AGENT_STREAMS",
             "CALL_SERVICE_URL",
             "CALL_SERVICE_API_KEY",
             "EDGE_TOKEN_KEYS",

@@ -2,12 +2,12 @@
 
 use std::{future::pending, sync::Arc, time::Duration};
 
-use axum::extract::ws::WebSocket;
+use axum::extract::ws::{Utf8Bytes, WebSocket};
 use bytes::Bytes;
-use callbridge_proto::{
-    agent::v1::ConverseRequest,
-    ingress::v1::{ClaimSocketResponse, StartSessionRequest, StartSessionResponse, session_event::Event},
+use callbridge_proto::ingress::v1::{
+    ClaimSocketResponse, StartSessionRequest, StartSessionResponse, session_event::Event,
 };
+use exotel::stream::bot::Names;
 use futures_util::future::BoxFuture;
 use opentelemetry::trace::TraceContextExt as _;
 use runtime::telemetry;
@@ -21,11 +21,11 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::{
     Edge,
-    agents::{DialError, Link, RETRY_LIMIT, Said, Turn},
+    agents::{self, Link, RETRY_LIMIT, Said, Turn, Unreachable},
     control::{Order, Reporter},
     ingress::within,
     session::{AgentEnd, Effect, Limits, Opening, Session, playout::Plan, tuning::Tuning},
-    socket::{Heard, Line, Socket},
+    socket::{Heard, Line, PING_AFTER, Patience, Socket},
 };
 
 /// How long call-service may take to start a session; the person hears nothing meanwhile.
@@ -60,15 +60,16 @@ struct Started {
 }
 
 type Starting = BoxFuture<'static, Result<Started, u16>>;
-type Dialing = BoxFuture<'static, Result<(usize, Link), DialError>>;
+type Dialing = BoxFuture<'static, Result<(usize, Link), Unreachable>>;
 
 struct Driver {
     edge: Arc<Edge>,
-    socket: Socket,
+    socket: Socket<WebSocket>,
     session: Session,
     ticket: Ticket,
     pending: Option<OwnedSemaphorePermit>,
     starting: Option<Starting>,
+    names: Names,
     endpoints: Vec<String>,
     dialing: Option<Dialing>,
     link: Option<Link>,
@@ -84,14 +85,19 @@ pub(crate) async fn run(edge: Arc<Edge>, socket: WebSocket, ticket: Ticket, pend
         start: edge.config.start_limit,
         idle: edge.config.idle_limit,
     };
+    let patience = Patience {
+        stall: edge.config.stall_limit,
+        pong: PING_AFTER,
+    };
     let now = Instant::now();
     let driver = Driver {
-        socket: Socket::new(socket, now),
+        socket: Socket::new(socket, now, patience),
         session: Session::new(now, limits),
         edge,
         ticket,
         pending: Some(pending),
         starting: None,
+        names: Names::default(),
         endpoints: Vec::new(),
         dialing: None,
         link: None,
@@ -144,19 +150,28 @@ impl Driver {
         while let Some(effect) = self.session.effect() {
             match effect {
                 Effect::Begin(start) => {
+                    self.names = Names {
+                        stream_sid: start.stream_sid.clone(),
+                        call_sid: start.call_sid.clone(),
+                        account_sid: start.account_sid.clone(),
+                    };
                     let request = self.start_request(start);
                     let edge = Arc::clone(&self.edge);
                     self.starting = Some(Box::pin(begin(edge, request).instrument(Span::current())));
                 }
-                Effect::Dial { first, others, start } => {
+                Effect::Dial { first, again, start } => {
                     self.link = None;
                     let (agents, endpoints) = (self.edge.agents.clone(), self.endpoints.clone());
-                    let limit = if others {
-                        self.edge.config.agent_limit
-                    } else {
+                    let limit = if again {
                         RETRY_LIMIT
+                    } else {
+                        self.edge.config.agent_limit
                     };
-                    let dial = async move { agents.dial(endpoints, first, others, *start, limit).await };
+                    let opening = agents::Opening {
+                        start: *start,
+                        names: self.names.clone(),
+                    };
+                    let dial = async move { agents.dial(endpoints, first, again, opening, limit).await };
                     self.dialing = Some(Box::pin(dial.instrument(Span::current())));
                 }
                 Effect::Report(report) => {
@@ -195,13 +210,13 @@ impl Driver {
         request
     }
 
-    fn heard(&mut self, heard: Heard) {
+    fn heard(&mut self, heard: Heard<Utf8Bytes>) {
         let now = Instant::now();
         match heard {
             Heard::Text(text) => self.session.text(now, &text),
             Heard::Binary => self.session.binary(now),
             Heard::Alive => self.session.alive(now),
-            Heard::Closed => self.session.socket_closed(),
+            Heard::Closed(_) => self.session.socket_closed(),
             Heard::Broken => self.session.socket_broke(),
             Heard::Violation(code) => self.session.protocol_error(code),
             Heard::Writable => {
@@ -262,7 +277,7 @@ impl Driver {
         self.session.started(now, opening);
     }
 
-    fn dialed(&mut self, dialed: Result<(usize, Link), DialError>) {
+    fn dialed(&mut self, dialed: Result<(usize, Link), Unreachable>) {
         self.dialing = None;
         let now = Instant::now();
         match dialed {
@@ -270,24 +285,21 @@ impl Driver {
                 self.link = Some(link);
                 self.session.agent_connected(now, endpoint);
             }
-            Err(DialError::Unreachable) => self.session.agent_ended(now, AgentEnd::Unreachable),
-            Err(DialError::Unsupported) => self.session.agent_ended(now, AgentEnd::Unsupported),
+            Err(Unreachable) => self.session.agent_ended(now, AgentEnd::Unreachable),
         }
     }
 
     fn turn(&mut self, turn: Turn) {
         let now = Instant::now();
         match turn {
-            Turn::Send(permit) => {
-                if let Some(event) = self.session.agent_event() {
-                    permit.send(ConverseRequest { event: Some(event) });
+            Turn::Send => {
+                if let (Some(link), Some(event)) = (&mut self.link, self.session.agent_event()) {
+                    link.send(event);
                 }
             }
             Turn::Said(Said::Action(action)) => self.session.agent(now, action),
             Turn::Said(Said::Finished) => {
-                if let Some(link) = self.link.take() {
-                    link.recycle();
-                }
+                self.link = None;
                 self.session.agent_ended(now, AgentEnd::Finished);
             }
             Turn::Said(Said::Broken(code)) => {
@@ -365,11 +377,8 @@ impl Driver {
             }
             self.pending = None;
             let farewell = farewell(&mut self.session, &mut self.link, self.reporter.as_mut());
-            if timeout(LINGER, farewell).await.is_ok()
-                && let Some(link) = self.link.take()
-            {
-                link.recycle();
-            }
+            let _ = timeout(LINGER, farewell).await;
+            self.link = None;
             self.session.finish();
             report(&mut self.session, self.reporter.as_mut());
             if self.session.is_started() {
@@ -392,10 +401,10 @@ async fn farewell(session: &mut Session, link: &mut Option<Link>, mut reporter: 
         if !has_event {
             open.close();
         }
-        match open.halves().next(has_event).await {
-            Turn::Send(permit) => {
+        match open.next(has_event).await {
+            Turn::Send => {
                 if let Some(event) = session.agent_event() {
-                    permit.send(ConverseRequest { event: Some(event) });
+                    open.send(event);
                 }
             }
             Turn::Said(Said::Action(action)) => {
@@ -451,7 +460,7 @@ async fn begin(edge: Arc<Edge>, request: StartSessionRequest) -> Result<Started,
 
 async fn next_turn(link: Option<&mut Link>, has_event: bool) -> Turn {
     match link {
-        Some(link) => link.halves().next(has_event).await,
+        Some(link) => link.next(has_event).await,
         None => pending().await,
     }
 }

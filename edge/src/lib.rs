@@ -110,7 +110,11 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
     let edge = Arc::new(Edge {
         id: EdgeId(clock.new_uuid()).to_string(),
         greetings: Greetings::new(ingress.clone()),
-        agents: Agents::new(config.agent_endpoint_allow.clone()),
+        agents: Agents::new(
+            config.agent_endpoint_allow.clone(),
+            config.agent_streams,
+            config.stall_limit,
+        ),
         reports: Reports::new(clock.clone()),
         metrics: Metrics::new(),
         live: Live::new(),

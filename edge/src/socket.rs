@@ -1,35 +1,36 @@
-//! The WebSocket of a session, read and written by one task without either waiting for the other.
+//! A WebSocket, read and written by one task without either waiting for the other: Exotel's of a session, and that of a bot.
 
-use std::{future::poll_fn, task::Poll, time::Duration};
+use std::{future::poll_fn, ops::Deref, task::Poll, time::Duration};
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
+use axum::extract::ws;
 use bytes::Bytes;
-use futures_util::{Sink as _, Stream as _, StreamExt as _};
+use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
 use std::pin::Pin;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_tungstenite::tungstenite::{Error as WsError, error::ProtocolError};
+use tokio_tungstenite::tungstenite::{self, Error as WsError, error::ProtocolError};
 
-/// A peer that takes nothing for this long has stopped reading (F70).
-const STALL_LIMIT: Duration = Duration::from_secs(10);
 /// A peer that says nothing for this long is pinged. In a call with audio that never happens: some paths dislike pings.
-const PING_AFTER: Duration = Duration::from_secs(20);
+pub(crate) const PING_AFTER: Duration = Duration::from_secs(20);
 /// How long the closing handshake may take (F92).
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// After a violation the peer's bytes are not read any more; this lets our reason reach it before the reset.
 const LAST_WORD: Duration = Duration::from_millis(200);
 
+/// The peer closes without a reason (RFC 6455 §7.4.1).
+const NO_CODE: u16 = 1005;
+
 /// What happened on the socket.
 #[derive(Debug)]
-pub(crate) enum Heard {
+pub(crate) enum Heard<Text> {
     /// A text message.
-    Text(Utf8Bytes),
+    Text(Text),
     /// A binary message.
     Binary,
     /// A ping or a pong.
     Alive,
-    /// It is closed.
-    Closed,
-    /// It is gone without a close.
+    /// The peer closes it, for this reason (RFC 6455 §7.4).
+    Closed(u16),
+    /// It is gone without a close, or after one.
     Broken,
     /// The peer broke the protocol; the close code says how.
     Violation(u16),
@@ -37,21 +38,115 @@ pub(crate) enum Heard {
     Writable,
 }
 
+/// A message of the library that made the socket: axum's on the server's side, tungstenite's on the client's.
+pub(crate) trait Message: Sized {
+    /// What a text message holds.
+    type Words: Deref<Target = str>;
+    /// What breaks the socket.
+    type Error;
+    /// A text message.
+    fn text(text: String) -> Self;
+    /// A ping.
+    fn ping() -> Self;
+    /// The closing handshake.
+    fn close(code: u16, reason: &'static str) -> Self;
+    /// What a message means.
+    fn heard(self) -> Heard<Self::Words>;
+    /// The error of the protocol below.
+    fn fault(error: Self::Error) -> Option<WsError>;
+}
+
+impl Message for ws::Message {
+    type Words = ws::Utf8Bytes;
+    type Error = axum::Error;
+
+    fn text(text: String) -> Self {
+        Self::Text(text.into())
+    }
+
+    fn ping() -> Self {
+        Self::Ping(Bytes::new())
+    }
+
+    fn close(code: u16, reason: &'static str) -> Self {
+        let reason = ws::Utf8Bytes::from_static(reason);
+        Self::Close(Some(ws::CloseFrame { code, reason }))
+    }
+
+    fn heard(self) -> Heard<Self::Words> {
+        match self {
+            Self::Text(text) => Heard::Text(text),
+            Self::Binary(_) => Heard::Binary,
+            Self::Ping(_) | Self::Pong(_) => Heard::Alive,
+            Self::Close(frame) => Heard::Closed(frame.map_or(NO_CODE, |frame| frame.code)),
+        }
+    }
+
+    fn fault(error: Self::Error) -> Option<WsError> {
+        error.into_inner().downcast().ok().map(|error| *error)
+    }
+}
+
+impl Message for tungstenite::Message {
+    type Words = tungstenite::Utf8Bytes;
+    type Error = WsError;
+
+    fn text(text: String) -> Self {
+        Self::Text(text.into())
+    }
+
+    fn ping() -> Self {
+        Self::Ping(Bytes::new())
+    }
+
+    fn close(code: u16, reason: &'static str) -> Self {
+        let reason = tungstenite::Utf8Bytes::from_static(reason);
+        Self::Close(Some(tungstenite::protocol::CloseFrame {
+            code: code.into(),
+            reason,
+        }))
+    }
+
+    fn heard(self) -> Heard<Self::Words> {
+        match self {
+            Self::Text(text) => Heard::Text(text),
+            Self::Binary(_) | Self::Frame(_) => Heard::Binary,
+            Self::Ping(_) | Self::Pong(_) => Heard::Alive,
+            Self::Close(frame) => Heard::Closed(frame.map_or(NO_CODE, |frame| frame.code.into())),
+        }
+    }
+
+    fn fault(error: Self::Error) -> Option<WsError> {
+        Some(error)
+    }
+}
+
 /// How the peer does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Line {
     /// Well, as far as is known.
     Fine,
-    /// It has not answered a ping, nor said anything else since (F69).
+    /// It has not answered a ping, nor said anything else since (F69). No proof that it is gone where it is Exotel
+    /// (exotel.md §5.4).
     NoPong,
     /// It has stopped reading (F70).
     Stalled,
 }
 
-/// A session's socket.
+/// What a socket waits for, and how long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// A peer that takes nothing for this long has stopped reading (F70).
+    pub(crate) stall: Duration,
+    /// How long a ping may stay unanswered (F69).
+    pub(crate) pong: Duration,
+}
+
+/// A socket.
 #[derive(Debug)]
-pub(crate) struct Socket {
-    inner: WebSocket,
+pub(crate) struct Socket<S> {
+    inner: S,
+    patience: Patience,
     /// Since when there is something unsent in it.
     unflushed: Option<Instant>,
     heard_at: Instant,
@@ -60,11 +155,16 @@ pub(crate) struct Socket {
     ended: bool,
 }
 
-impl Socket {
-    /// An upgraded socket.
-    pub(crate) fn new(inner: WebSocket, now: Instant) -> Self {
+impl<S, M> Socket<S>
+where
+    S: Stream<Item = Result<M, M::Error>> + Sink<M, Error = M::Error> + Unpin,
+    M: Message,
+{
+    /// An open socket.
+    pub(crate) fn new(inner: S, now: Instant, patience: Patience) -> Self {
         Self {
             inner,
+            patience,
             unflushed: None,
             heard_at: now,
             pinged_at: None,
@@ -73,7 +173,7 @@ impl Socket {
     }
 
     /// Waits for what comes, or for room when something is to be sent. Nothing is lost when it is dropped while waiting.
-    pub(crate) async fn next(&mut self, want_to_send: bool) -> Heard {
+    pub(crate) async fn next(&mut self, want_to_send: bool) -> Heard<M::Words> {
         let heard = poll_fn(|cx| {
             let mut socket = Pin::new(&mut self.inner);
             if self.unflushed.is_some() {
@@ -100,7 +200,7 @@ impl Socket {
             Some(Ok(Some(message))) => message,
             Some(Err(error)) => {
                 self.ended = true;
-                return violation(error);
+                return M::fault(error).map_or(Heard::Broken, |error| violation(&error));
             }
             None => {
                 self.ended = true;
@@ -108,20 +208,20 @@ impl Socket {
             }
         };
         (self.heard_at, self.pinged_at) = (Instant::now(), None);
-        match message {
-            Message::Text(text) => Heard::Text(text),
-            Message::Binary(_) => Heard::Binary,
-            Message::Ping(_) | Message::Pong(_) => Heard::Alive,
-            Message::Close(_) => Heard::Closed,
-        }
+        message.heard()
     }
 
     /// Sends a text message. Only after [`Heard::Writable`].
     pub(crate) fn send(&mut self, now: Instant, text: String) {
-        self.start(now, Message::Text(text.into()));
+        self.start(now, M::text(text));
     }
 
-    fn start(&mut self, now: Instant, message: Message) {
+    /// Begins the closing handshake; reading on completes it. Only after [`Heard::Writable`].
+    pub(crate) fn say_goodbye(&mut self, now: Instant) {
+        self.start(now, M::close(1000, ""));
+    }
+
+    fn start(&mut self, now: Instant, message: M) {
         // An error shows again when the socket is read or flushed.
         let _ = Pin::new(&mut self.inner).start_send(message);
         self.unflushed.get_or_insert(now);
@@ -129,35 +229,31 @@ impl Socket {
 
     /// When [`Socket::tick`] has something to do.
     pub(crate) fn wake(&self) -> Instant {
-        wake(self.unflushed, self.pinged_at.unwrap_or(self.heard_at))
+        wake(self.patience, self.unflushed, self.heard_at, self.pinged_at)
     }
 
     /// Pings a silent peer, and says how it does.
     pub(crate) fn tick(&mut self, now: Instant) -> Line {
         if let Some(since) = self.unflushed {
-            return if now < since + STALL_LIMIT {
+            return if now < since + self.patience.stall {
                 Line::Fine
             } else {
                 Line::Stalled
             };
         }
-        if now < self.pinged_at.unwrap_or(self.heard_at) + PING_AFTER {
+        if now < self.wake() {
             return Line::Fine;
         }
         let was_pinged = self.pinged_at.replace(now).is_some();
-        self.start(now, Message::Ping(Bytes::new()));
+        self.start(now, M::ping());
         if was_pinged { Line::NoPong } else { Line::Fine }
     }
 
     /// Closes, and reads until the peer has closed too.
     pub(crate) async fn close(mut self, code: u16, reason: &'static str) {
         let violated = self.ended;
-        let frame = CloseFrame {
-            code,
-            reason: reason.into(),
-        };
         let goodbye = async {
-            let sent = self.inner.send(Message::Close(Some(frame))).await;
+            let sent = self.inner.send(M::close(code, reason)).await;
             if violated && sent.is_ok() {
                 sleep(LAST_WORD).await;
             }
@@ -169,15 +265,16 @@ impl Socket {
 }
 
 /// While something is unsent there is no ping, so its time is not waited for: once it has passed, that would be no waiting.
-fn wake(unflushed: Option<Instant>, heard_at: Instant) -> Instant {
-    unflushed.map_or(heard_at + PING_AFTER, |since| since + STALL_LIMIT)
+fn wake(patience: Patience, unflushed: Option<Instant>, heard_at: Instant, pinged_at: Option<Instant>) -> Instant {
+    match (unflushed, pinged_at) {
+        (Some(since), _) => since + patience.stall,
+        (None, Some(pinged_at)) => pinged_at + patience.pong,
+        (None, None) => heard_at + PING_AFTER,
+    }
 }
 
-fn violation(error: axum::Error) -> Heard {
-    let Ok(error) = error.into_inner().downcast::<WsError>() else {
-        return Heard::Broken;
-    };
-    match *error {
+fn violation<Text>(error: &WsError) -> Heard<Text> {
+    match error {
         WsError::Capacity(_) => Heard::Violation(1009),
         WsError::Utf8(_) => Heard::Violation(1007),
         WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Heard::Broken,
@@ -190,12 +287,19 @@ fn violation(error: axum::Error) -> Heard {
 mod tests {
     use super::*;
 
-    /// F70: a silent peer that stops reading is waited for, not asked again and again whether its time is up.
+    /// F69, F70: a silent peer that stops reading is waited for, not asked again and again whether its time is up; one that is
+    /// pinged has its time to answer.
     #[test]
     fn a_stalled_peer_is_looked_at_when_its_time_is_up() {
+        let (stall, pong) = (Duration::from_secs(10), Duration::from_secs(7));
+        let patience = Patience { stall, pong };
         let heard_at = Instant::now();
         let pinged_at = heard_at + PING_AFTER;
-        assert_eq!(wake(None, heard_at), pinged_at);
-        assert_eq!(wake(Some(pinged_at), heard_at), pinged_at + STALL_LIMIT);
+        assert_eq!(wake(patience, None, heard_at, None), pinged_at);
+        assert_eq!(
+            wake(patience, Some(pinged_at), heard_at, Some(pinged_at)),
+            pinged_at + stall
+        );
+        assert_eq!(wake(patience, None, heard_at, Some(pinged_at)), pinged_at + pong);
     }
 }

@@ -58,11 +58,10 @@ impl Session {
                 self.uplink.new_agent();
                 // The greeting is not played again.
                 live.start.greeting_ms = 0;
-                self.dial(next, false);
+                self.dial(next, true);
                 self.settle(now);
             }
             AgentEnd::Broken | AgentEnd::Unreachable => self.agent_failed(now, "agent_failed"),
-            AgentEnd::Unsupported => self.agent_failed(now, "agent_endpoint_unsupported"),
         }
     }
 

@@ -91,8 +91,6 @@ pub enum AgentEnd {
     Broken,
     /// None of its endpoints could be reached.
     Unreachable,
-    /// Its endpoints are of a kind that this edge cannot dial.
-    Unsupported,
 }
 
 /// What is to be done, besides sending audio.
@@ -100,12 +98,12 @@ pub enum AgentEnd {
 pub enum Effect {
     /// Tell call-service that the stream begins. Once.
     Begin(stream::Start),
-    /// Open a stream to the agent: its endpoints in order from this one, or only this one.
+    /// Open a stream to the agent: its endpoints in order from this one on, and round.
     Dial {
         /// Counted from 0.
         first: usize,
-        /// Whether the ones after it are tried too.
-        others: bool,
+        /// The agent has gone in mid-call: the person hears silence meanwhile.
+        again: bool,
         /// The stream's first message.
         start: Box<AgentStart>,
     },
@@ -396,12 +394,12 @@ impl Session {
         self.effects.push_back(Effect::Report(report));
     }
 
-    fn dial(&mut self, first: usize, others: bool) {
+    fn dial(&mut self, first: usize, again: bool) {
         if let Some(live) = &mut self.live {
             live.agent = true;
             self.effects.push_back(Effect::Dial {
                 first,
-                others,
+                again,
                 start: Box::new(live.start.clone()),
             });
         }

@@ -50,7 +50,7 @@ impl Session {
         });
         if self.phase == Phase::Starting {
             self.phase = Phase::Live;
-            self.dial(0, true);
+            self.dial(0, false);
         }
     }
 

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use crate::{
     frames::{self, Sent, pcm},
     http::{sha256, wav},
-    peers::{Asked, Bench, MEDIA, Manner, Script, agent, begin, call, heard, hears, told},
+    peers::{Asked, Bench, MEDIA, Manner, Script, agent, call, heard, hears, told},
+    web::begin,
 };
 
 #[tokio::test]

@@ -10,7 +10,8 @@ use callbridge_proto::{
 
 use crate::{
     frames::{self, pcm},
-    peers::{Bench, MEDIA, Manner, Script, agent, begin, heard, hears},
+    peers::{Bench, MEDIA, Manner, Script, agent, heard, hears},
+    web::begin,
 };
 
 #[expect(clippy::unnecessary_wraps, reason = "as the channel takes it")]

@@ -6,7 +6,8 @@ use callbridge_proto::agent::v1::converse_request::Event;
 
 use crate::{
     frames::{self, pcm},
-    peers::{Bench, Manner, Script, agent, begin, hears},
+    peers::{Bench, Manner, Script, agent, hears},
+    web::begin,
 };
 
 /// F76: a live call outlives SIGTERM; new ones find the door closed; the process ends after the last.

@@ -8,7 +8,7 @@
     reason = "tests fail by panicking, and count small things"
 )]
 
-mod agent;
+mod bot;
 mod call;
 mod control;
 mod drain;
@@ -22,5 +22,6 @@ mod session;
 mod socket;
 mod speech;
 mod timing;
+mod trouble;
 mod tuning;
 mod web;

@@ -15,7 +15,7 @@ use crate::frames;
 
 /// How long the sequences are, and how long those that begin with a start: before it little can happen.
 const LENGTH: usize = 4;
-const STARTED_LENGTH: usize = 6;
+const STARTED_LENGTH: usize = 5;
 
 // Made once: they are read some ten thousand times.
 static START: LazyLock<String> = LazyLock::new(|| frames::start(8000));

@@ -95,8 +95,7 @@ fn inputs() -> impl Strategy<Value = Input> {
     let ends = prop_oneof![
         Just(AgentEnd::Finished),
         Just(AgentEnd::Broken),
-        Just(AgentEnd::Unreachable),
-        Just(AgentEnd::Unsupported)
+        Just(AgentEnd::Unreachable)
     ];
     prop_oneof![
         8 => text.prop_map(Input::Text),
@@ -362,15 +361,15 @@ fn a_broken_agent_is_replaced_once() {
     let dials = |session: &mut Session| {
         let mut dials = Vec::new();
         while let Some(effect) = session.effect() {
-            if let Effect::Dial { first, others, .. } = effect {
-                dials.push((first, others));
+            if let Effect::Dial { first, again, .. } = effect {
+                dials.push((first, again));
             }
         }
         dials
     };
-    assert_eq!(dials(&mut session), [(0, true)]);
+    assert_eq!(dials(&mut session), [(0, false)]);
     session.agent_ended(now, AgentEnd::Broken);
-    assert_eq!(dials(&mut session), [(1, false)]);
+    assert_eq!(dials(&mut session), [(1, true)]);
     session.agent_connected(now, 1);
     session.agent_ended(now, AgentEnd::Broken);
     assert_eq!(dials(&mut session), []);

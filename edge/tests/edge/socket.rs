@@ -10,8 +10,8 @@ use tonic::Status;
 
 use crate::{
     frames::{self, pcm},
-    peers::{Asked, Bench, Manner, Script, account, agent, begin, call, heard, hears},
-    web::Socket,
+    peers::{Asked, Bench, Manner, Script, account, agent, call, heard, hears},
+    web::{Socket, begin},
 };
 
 /// F62: what call-service refuses is not upgraded, and no agent hears of it.

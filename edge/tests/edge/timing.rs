@@ -13,7 +13,8 @@ use tokio::{
 
 use crate::{
     frames::{self, pcm},
-    peers::{Bench, Manner, Script, agent, begin, hears},
+    peers::{Bench, Manner, Script, agent, hears},
+    web::begin,
 };
 
 /// As long as it lives, time stands unless it is moved. tokio lets time run ahead where nothing is to be done, but not while

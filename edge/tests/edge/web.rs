@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 use tokio_tungstenite::{
@@ -13,7 +13,10 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest as _, protocol::CloseFrame},
 };
 
-use crate::frames::{self, Sent};
+use crate::{
+    frames::{self, Sent},
+    peers::Bench,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -80,6 +83,14 @@ pub(crate) async fn request(to: SocketAddr, method: &str, path: &str, content_ty
 /// Exotel's side of a socket.
 pub(crate) struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
+/// A call's socket, with its start.
+pub(crate) async fn begin(bench: &Bench) -> Socket {
+    let mut socket = Socket::open(bench.public, &bench.socket_path(), None).await.unwrap();
+    socket.send(frames::connected()).await;
+    socket.send(frames::start(8000)).await;
+    socket
+}
+
 impl Socket {
     pub(crate) async fn open(to: SocketAddr, path: &str, authorization: Option<&str>) -> Result<Self, u16> {
         let mut request = format!("ws://{to}{path}").into_client_request().unwrap();
@@ -94,6 +105,15 @@ impl Socket {
             Err(tokio_tungstenite::tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// The same over a connection that holds little of what is not read.
+    pub(crate) async fn cramped(to: SocketAddr, path: &str) -> Self {
+        let request = format!("ws://{to}{path}").into_client_request().unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let stream = MaybeTlsStream::Plain(socket.connect(to).await.unwrap());
+        Self(tokio_tungstenite::client_async(request, stream).await.unwrap().0)
     }
 
     pub(crate) async fn send(&mut self, text: String) {

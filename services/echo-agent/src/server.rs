@@ -15,8 +15,14 @@ use crate::{Config, service::EchoAgent};
 /// Larger than any message of the contract: audio is at most 64 KiB, JSON 16 KiB.
 const MAX_MESSAGE_BYTES: usize = 256 * 1024;
 
-/// Sessions on one connection; an edge holds far fewer.
+/// Sessions on one connection; an edge opens another before it has so many.
 const MAX_SESSIONS: u32 = 2_000;
+
+/// What an edge may send ahead of what a session has read, in bytes: four seconds of audio at 8 kHz.
+const SESSION_WINDOW: u32 = 64 * 1024;
+/// And all sessions of a connection together: enough for each, so that one that is not read cannot stall the others. The edge
+/// sees it and lets sessions share connections.
+const CONNECTION_WINDOW: u32 = SESSION_WINDOW * MAX_SESSIONS;
 
 /// A dead edge is noticed after twice this time.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -76,6 +82,8 @@ pub async fn run(config: Config, listeners: Listeners, tasks: Tasks) -> anyhow::
     let server = Server::builder()
         .layer(SpanLayer)
         .max_concurrent_streams(MAX_SESSIONS)
+        .initial_stream_window_size(SESSION_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .tcp_nodelay(true)

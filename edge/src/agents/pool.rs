@@ -1,0 +1,252 @@
+//! Connections to agents over gRPC, shared by the streams of several sessions and kept warm for the next ones.
+//!
+//! Many streams on one connection mean fewer system calls for the same audio. How many is a setting; how many are safe the
+//! agent's server says by its windows ([`Room`]).
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+use super::windows::Room;
+
+/// Connections without a stream, for one endpoint and in all, and how long they are kept.
+const WARM_EACH: usize = 8;
+const WARM_ALL: usize = 64;
+const WARM_FOR: Duration = Duration::from_mins(1);
+
+struct Connection {
+    id: u64,
+    endpoint: String,
+    channel: Channel,
+    room: Room,
+    streams: usize,
+    /// Somebody at the other end has answered, and nothing has been wrong since.
+    good: bool,
+    /// Since when it has no stream.
+    idle: Instant,
+}
+
+#[derive(Default)]
+struct Connections {
+    next_id: u64,
+    all: Vec<Connection>,
+}
+
+/// The connections of a process. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Pool {
+    connections: Arc<Mutex<Connections>>,
+    most: usize,
+}
+
+impl Pool {
+    /// So many streams on a connection at most.
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            connections: Arc::default(),
+            most,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place on a connection that is known to be good: on the fullest one, so that the others can end.
+    pub(super) fn take(&self, endpoint: &str) -> Option<Lease> {
+        let mut connections = self.lock();
+        connections.prune(Instant::now());
+        let most = self.most;
+        let with_room = connections.all.iter_mut().filter(|connection| {
+            connection.good
+                && connection.endpoint == endpoint
+                && connection.streams < connection.room.streams().min(most)
+        });
+        let fullest = with_room.max_by_key(|connection| connection.streams)?;
+        fullest.streams += 1;
+        let (id, channel) = (fullest.id, fullest.channel.clone());
+        drop(connections);
+        Some(self.lease(id, channel))
+    }
+
+    /// The first place on a new connection; others follow once it is good.
+    pub(super) fn add(&self, endpoint: &str, channel: Channel, room: Room) -> Lease {
+        let mut connections = self.lock();
+        let id = connections.next_id;
+        connections.next_id += 1;
+        connections.all.push(Connection {
+            id,
+            endpoint: endpoint.to_owned(),
+            channel: channel.clone(),
+            room,
+            streams: 1,
+            good: false,
+            idle: Instant::now(),
+        });
+        drop(connections);
+        self.lease(id, channel)
+    }
+
+    fn lease(&self, id: u64, channel: Channel) -> Lease {
+        Lease {
+            pool: self.clone(),
+            id,
+            channel,
+        }
+    }
+
+    /// Nothing that is connected to this endpoint is to be trusted any more.
+    pub(super) fn distrust(&self, endpoint: &str) {
+        let mut connections = self.lock();
+        for connection in connections.all.iter_mut().filter(|c| c.endpoint == endpoint) {
+            connection.good = false;
+        }
+        connections.prune(Instant::now());
+    }
+}
+
+impl Connections {
+    fn prune(&mut self, now: Instant) {
+        self.all.retain(|connection| {
+            connection.streams > 0 || (connection.good && now.saturating_duration_since(connection.idle) < WARM_FOR)
+        });
+    }
+
+    fn one(&mut self, id: u64) -> Option<&mut Connection> {
+        self.all.iter_mut().find(|connection| connection.id == id)
+    }
+}
+
+/// A place on a connection, given back when it is dropped.
+pub(super) struct Lease {
+    pool: Pool,
+    id: u64,
+    channel: Channel,
+}
+
+impl Lease {
+    /// The connection.
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// Whoever is at the other end has answered, or has broken off.
+    pub(super) fn is_good(&self, good: bool) {
+        if let Some(connection) = self.pool.lock().one(self.id) {
+            connection.good = good;
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut connections = self.pool.lock();
+        let now = Instant::now();
+        let Some(connection) = connections.one(self.id) else {
+            return;
+        };
+        connection.streams -= 1;
+        if connection.streams > 0 {
+            return;
+        }
+        connection.idle = now;
+        let endpoint = connection.endpoint.clone();
+        connections.prune(now);
+        let idle = connections.all.iter().filter(|connection| connection.streams == 0);
+        let (mut all, mut each) = (0, 0);
+        for connection in idle {
+            all += 1;
+            each += usize::from(connection.endpoint == endpoint);
+        }
+        if all > WARM_ALL || each > WARM_EACH {
+            let id = self.id;
+            connections.all.retain(|connection| connection.id != id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::transport::Endpoint;
+
+    use super::*;
+
+    fn add(pool: &Pool, endpoint: &str) -> Lease {
+        let channel = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        pool.add(endpoint, channel, Room::of(3))
+    }
+
+    fn good(pool: &Pool, endpoint: &str) -> Lease {
+        let lease = add(pool, endpoint);
+        lease.is_good(true);
+        lease
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_shared_as_far_as_it_has_room_once_it_is_good() {
+        let pool = Pool::new(100);
+        let first = add(&pool, "a");
+        assert!(pool.take("a").is_none(), "nobody has answered");
+        first.is_good(true);
+        assert!(pool.take("b").is_none(), "another endpoint");
+        let others = [pool.take("a"), pool.take("a")].map(Option::unwrap);
+        assert!(others.iter().all(|lease| lease.id == first.id));
+        assert!(pool.take("a").is_none(), "three at most");
+        drop(first);
+        assert!(pool.take("a").is_some());
+
+        let pool = Pool::new(1);
+        let only = good(&pool, "a");
+        assert!(pool.take("a").is_none(), "the setting says one");
+        drop(only);
+        assert!(pool.take("a").is_some());
+    }
+
+    #[tokio::test]
+    async fn the_fullest_connection_is_filled_first() {
+        let pool = Pool::new(100);
+        let (one, two) = (good(&pool, "a"), good(&pool, "a"));
+        let second = pool.take("a").unwrap();
+        let third = pool.take("a").unwrap();
+        assert_eq!(second.id, third.id);
+        let other = pool.take("a").unwrap();
+        assert_ne!(other.id, third.id);
+        drop((one, two));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_are_few_and_not_kept_for_long() {
+        let pool = Pool::new(100);
+        for endpoint in 0..20 {
+            let endpoint = endpoint.to_string();
+            let leases: Vec<_> = (0..10).map(|_| good(&pool, &endpoint)).collect();
+            drop(leases);
+            assert!(pool.lock().all.iter().filter(|c| c.endpoint == endpoint).count() <= WARM_EACH);
+        }
+        assert_eq!(pool.lock().all.len(), WARM_ALL);
+        let busy = good(&pool, "busy");
+        tokio::time::advance(WARM_FOR).await;
+        assert!(pool.take("0").is_none());
+        assert_eq!(pool.lock().all.len(), 1);
+        drop(busy);
+        assert!(pool.take("busy").is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_trusted_serves_its_streams_and_no_new_ones() {
+        let pool = Pool::new(100);
+        let leases = [good(&pool, "a"), good(&pool, "b")];
+        pool.distrust("a");
+        assert!(pool.take("a").is_none());
+        assert_eq!(pool.lock().all.len(), 2);
+        drop(leases);
+        assert!(pool.take("a").is_none());
+        assert!(pool.take("b").is_some());
+        drop(add(&pool, "c"));
+        assert_eq!(pool.lock().all.len(), 1, "nobody has ever answered on it");
+    }
+}
