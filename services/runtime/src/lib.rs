@@ -5,6 +5,8 @@ pub mod config;
 pub mod crash;
 pub mod internal;
 pub mod lifecycle;
+#[cfg(feature = "objects")]
+pub mod objects;
 pub mod program;
 pub mod rpc;
 pub mod telemetry;
