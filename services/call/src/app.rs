@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use runtime::{Clock, Tasks};
+use object_store::ObjectStore;
+use runtime::{
+    Clock, Tasks,
+    objects::{Place, PlaceError},
+};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -13,6 +17,9 @@ use crate::{
     metrics::Metrics,
     vault::Vault,
 };
+
+/// Recordings that are fetched at one time; each holds some hundred kilobytes.
+const RECORDINGS_AT_ONCE: usize = 32;
 
 /// The process's parts. Used as `Arc<App>`.
 #[derive(Debug)]
@@ -41,6 +48,10 @@ pub struct App {
     pub turnstiles: Turnstiles,
     /// Which credentials, and which Exotel, are left alone for a while.
     pub breakers: Breakers,
+    /// Where recordings are, if this process may reach them.
+    pub recordings: Option<Arc<dyn ObjectStore>>,
+    /// One for each recording that is being fetched.
+    pub recording_permits: Arc<Semaphore>,
     /// The edges that are attached here.
     pub edges: Edges,
     /// What is counted.
@@ -56,6 +67,9 @@ pub enum AppError {
     /// The client for Exotel cannot be built.
     #[error("cannot set up the client for Exotel")]
     Exotel(#[from] exotel::rest::RestError),
+    /// The object store's settings cannot be used.
+    #[error("cannot use RECORDING_STORE")]
+    Recordings(#[from] PlaceError),
 }
 
 impl App {
@@ -75,6 +89,8 @@ impl App {
             dial_permits: Arc::new(Semaphore::new(config.dial_concurrency.get())),
             turnstiles: Turnstiles::default(),
             breakers: Breakers::new(config.breaker_after),
+            recordings: config.recording_store.as_ref().map(Place::open).transpose()?,
+            recording_permits: Arc::new(Semaphore::new(RECORDINGS_AT_ONCE)),
             config,
             tasks,
             hub: Hub::default(),

@@ -6,7 +6,10 @@ use std::{fmt, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use exotel::{PhoneNumber, token::TokenKeys};
-use runtime::config::{ConfigError, Vars};
+use runtime::{
+    config::{ConfigError, Vars},
+    objects::Place,
+};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{directory::endpoint, rpc::auth, vault};
@@ -44,6 +47,8 @@ pub struct Config {
     pub read_back_steps: Vec<TimeDelta>,
     /// How long after its end a call keeps its personal columns; none is for ever.
     pub retention: Option<TimeDelta>,
+    /// Where the edges store recordings: to give them out, and to erase old ones.
+    pub recording_store: Option<Place>,
     /// A replica that dies while it asks Exotel about calls gives them back after this; longer than its questions may take.
     pub read_back_lease: TimeDelta,
     /// Covers a lost NOTIFY.
@@ -168,6 +173,7 @@ impl Config {
         let read_back_steps = values::deltas(vars_ref, "READ_BACK_STEPS", &[10, 30, 60].map(seconds));
         let read_back_lease = values::delta(vars_ref, "READ_BACK_LEASE", seconds(60));
         let retention = values::period(vars_ref, "RETENTION", Duration::from_hours(24 * 400));
+        let recording_store = Place::read(vars_ref, "RECORDING_STORE");
         let poll_interval = values::duration(vars_ref, "POLL_INTERVAL", seconds(1));
         let breaker_after = vars_ref.parsed_or("BREAKER_AFTER", "a number, 0 for never", 10);
         let attach_lease = values::delta(vars_ref, "ATTACH_LEASE", seconds(45));
@@ -191,6 +197,7 @@ impl Config {
                 settle_window,
                 read_back_steps,
                 retention,
+                recording_store,
                 read_back_lease,
                 poll_interval,
                 breaker_after,

@@ -11,6 +11,7 @@ mod dial;
 mod endpoint;
 mod list;
 mod numbers;
+mod recording;
 mod streams;
 mod xml;
 
@@ -21,6 +22,7 @@ pub use dial::{Dial, DialOutcome, DialReport, Mode};
 pub use endpoint::{Endpoint, EndpointError};
 pub use list::{CallsPage, CallsQuery, MAX_SIDS};
 pub use numbers::Ownership;
+pub use recording::Recording;
 pub use streams::ActiveStreams;
 
 use answer::{Node, Refusal};
@@ -102,6 +104,9 @@ pub enum RestError {
     /// A status that is neither success nor a well-formed refusal.
     #[error("Exotel answered with HTTP status {0}")]
     Status(u16),
+    /// A recording's address that is not one of Exotel's.
+    #[error("the recording's address is not one of Exotel's: nothing was asked there")]
+    ForeignRecording,
     /// Success, but the body is not what it should be.
     #[error("Exotel's answer could not be read as {0}")]
     Unreadable(&'static str),

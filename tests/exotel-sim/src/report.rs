@@ -189,6 +189,9 @@ pub struct CallReport {
     pub said: Vec<String>,
     /// Whether `Record=true` or a recording applet recorded it.
     pub recorded: bool,
+    /// How often the recording was fetched.
+    #[serde(default)]
+    pub recording_fetches: u32,
 }
 
 impl CallReport {

@@ -33,10 +33,12 @@ pub(crate) enum Asked {
     Status(RecordStatusRequest),
     Claim(ClaimSocketRequest),
     Start(StartSessionRequest),
+    Recording(ReportRecordingRequest),
     Control(Upward),
 }
 
 /// What call-service answers.
+#[expect(clippy::struct_excessive_bools, reason = "independent manners")]
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Script {
     /// The next answers, before the ordinary ones.
@@ -54,6 +56,8 @@ pub(crate) struct Script {
     pub(crate) ends_in: Option<i64>,
     /// Events are not acknowledged.
     pub(crate) no_acks: bool,
+    /// Sessions are to be recorded.
+    pub(crate) record_audio: bool,
 }
 
 #[derive(Clone)]
@@ -224,7 +228,18 @@ impl IngressService for CallService {
                     .ends_in
                     .map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
                 audio: script.audio,
+                record_audio: script.record_audio,
             }
+        })
+        .await
+    }
+
+    async fn report_recording(
+        &self,
+        request: Request<ReportRecordingRequest>,
+    ) -> Result<Response<ReportRecordingResponse>, Status> {
+        self.answer(&request, Asked::Recording(request.get_ref().clone()), |_| {
+            ReportRecordingResponse {}
         })
         .await
     }

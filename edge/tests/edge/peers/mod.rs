@@ -48,6 +48,8 @@ pub(crate) struct Bench {
     pub(crate) internal: SocketAddr,
     pub(crate) keys: TokenKeys,
     pub(crate) call_service: CallService,
+    /// The edge's environment.
+    pub(crate) vars: Vec<(&'static str, String)>,
     asked: mpsc::UnboundedReceiver<Asked>,
     /// Control messages that were seen while something else was waited for.
     control: VecDeque<Upward>,
@@ -86,15 +88,16 @@ impl Bench {
         let vars = [
             ("EDGE_ADDR", "127.0.0.1:0"),
             ("EDGE_INTERNAL_ADDR", "127.0.0.1:0"),
-            ("CALL_SERVICE_URL", &url),
+            ("CALL_SERVICE_URL", &*url),
             ("CALL_SERVICE_API_KEY", API_KEY),
-            ("EDGE_TOKEN_KEYS", &keys.edge_keys()),
+            ("EDGE_TOKEN_KEYS", &*keys.edge_keys()),
             ("AGENT_ENDPOINT_ALLOW", "loopback"),
             ("WEBHOOK_BASE_URL", "https://bridge.example.com"),
             ("EDGE_DRAIN_SECONDS", "20"),
             ("EDGE_ACCEPT_SECONDS", "0"),
         ];
-        let mut config = Config::read(vars.into_iter().collect()).unwrap();
+        let vars: Vec<_> = vars.map(|(name, value)| (name, value.to_owned())).into();
+        let mut config = Config::read(vars.clone().into_iter().collect()).unwrap();
         set(&mut config);
         let listeners = Listeners::bind(&config).await.unwrap();
         tune(&listeners.public);
@@ -109,6 +112,7 @@ impl Bench {
             internal,
             keys,
             call_service,
+            vars,
             asked,
             control: VecDeque::new(),
             tasks,

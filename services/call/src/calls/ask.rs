@@ -181,6 +181,7 @@ async fn run(app: &Arc<App>, batch: Batch, done: &mut Done) -> Result<(), Error>
                     ..
                 }
                 | RestError::Unreadable(_)
+                | RestError::ForeignRecording
                 | RestError::Status(400 | 404..=499),
                 _,
             )

@@ -27,6 +27,7 @@ mod question;
 pub mod read_back;
 pub mod reconcile;
 pub mod record;
+pub mod recording;
 pub mod request;
 pub mod retention;
 mod search;

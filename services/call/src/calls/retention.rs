@@ -3,15 +3,23 @@
 
 use std::{sync::Arc, time::Duration};
 
+use callbridge_proto::id::MediaSessionId;
 use chrono::TimeDelta;
 use diesel_async::AsyncConnection as _;
+use object_store::{ObjectStoreExt as _, path::Path};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::{app::App, error::Error, store::retention};
+use crate::{
+    app::App,
+    error::Error,
+    store::{recordings, retention},
+};
 
 /// Rows in one transaction: it takes a fraction of a second.
 const BATCH: i64 = 500;
+/// Recordings of one batch: each is a request to the store.
+const ERASED_AT_ONCE: i64 = 50;
 /// Between two batches, so that calls come first.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often old calls are looked for; more often where little is kept.
@@ -50,7 +58,7 @@ pub fn start(app: &Arc<App>) {
     });
 }
 
-/// One batch of calls, and one of webhooks. Returns how many there were.
+/// One batch of calls, and one of webhooks and recordings. Returns how many there were.
 async fn round(app: &App, kept: TimeDelta) -> Result<(usize, usize), Error> {
     let mut conn = app.db.conn().await?;
     let calls = conn
@@ -58,5 +66,27 @@ async fn round(app: &App, kept: TimeDelta) -> Result<(usize, usize), Error> {
         .await?;
     app.metrics.blanked(calls);
     let webhooks = retention::forget_webhooks(&mut conn, kept, BATCH).await?;
-    Ok((calls, webhooks))
+    drop(conn);
+    let recordings = erase_recordings(app).await?;
+    Ok((calls, webhooks + recordings))
+}
+
+/// Takes recordings of old calls out of the object store. Without one, what is known of them is blanked, and the store's own
+/// lifecycle has to see to the rest. One that cannot be taken out now is tried again in the next round.
+async fn erase_recordings(app: &App) -> Result<usize, Error> {
+    let old = recordings::erasing(&mut *app.db.conn().await?, ERASED_AT_ONCE).await?;
+    let mut erased = 0;
+    for (session, key) in old {
+        if let (Some(key), Some(store)) = (&key, &app.recordings) {
+            match store.delete(&Path::from(key.as_str())).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => {
+                    warn!(%error, media.session.id = %MediaSessionId(session), "an old recording cannot be erased; it is tried again");
+                    continue;
+                }
+            }
+        }
+        erased += recordings::erased(&mut *app.db.conn().await?, session, key.as_deref()).await?;
+    }
+    Ok(erased)
 }

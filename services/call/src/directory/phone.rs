@@ -34,7 +34,7 @@ const TRANSFER_NUMBERS: usize = 5;
 const PROMPT_CHARS: usize = 1000;
 const LABEL_CHARS: usize = 100;
 /// The fields that an update may change.
-const MASK: [&str; 8] = [
+const MASK: [&str; 9] = [
     "label",
     "dial_mode",
     "app_id",
@@ -43,6 +43,7 @@ const MASK: [&str; 8] = [
     "gather",
     "transfer_numbers",
     "audio",
+    "record_audio",
 ];
 const LIST: &str = "phones";
 
@@ -83,6 +84,7 @@ impl New {
             gather: gather(&mut wrong, "gather", request.gather.as_ref()),
             transfer_numbers: transfer_numbers(&mut wrong, "transfer_numbers", &request.transfer_numbers),
             audio: audio::read(&mut wrong, "audio", request.audio.as_ref()),
+            record_audio: request.record_audio,
         };
         let secrets = request
             .credentials
@@ -229,6 +231,7 @@ fn apply(wrong: &mut Violations, from: &api::Phone, paths: &[&str], settings: &m
                 settings.transfer_numbers = transfer_numbers(wrong, "phone.transfer_numbers", &from.transfer_numbers);
             }
             "audio" => settings.audio = audio::read(wrong, "phone.audio", from.audio.as_ref()),
+            "record_audio" => settings.record_audio = from.record_audio,
             // The mask was checked.
             _ => {}
         }

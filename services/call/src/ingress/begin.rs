@@ -5,7 +5,7 @@ use std::sync::Arc;
 use callbridge_proto::{
     agent::v1::{self as agent_api, Start},
     directory::v1::AudioSettings,
-    id::{AccountId, CallId, EdgeId, MediaSessionId},
+    id::{AccountId, CallId, EdgeId, MediaSessionId, PhoneId},
     ingress::v1::StartSessionResponse,
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -32,7 +32,7 @@ use crate::{
     store::{
         accounts::{self, Account},
         calls::{self, Call, Change},
-        phones,
+        phones, recordings,
         sessions::{self, Session, Started},
     },
 };
@@ -126,7 +126,8 @@ async fn claimed(
         .await?
         .ok_or_else(missing)?;
     if let Some(session) = earlier(conn, opening).await? {
-        return answer(conn, call, now, session.id()).await.map(Some);
+        let record = session.recording.state.is_some();
+        return answer(conn, call, now, session.id(), record).await.map(Some);
     }
     let Some((call, sid)) = checked(conn, call, now, &account, opening).await? else {
         return Ok(None);
@@ -163,7 +164,8 @@ async fn static_socket(
     }
     // Looked at again under the lock, for which the first try may have made this one wait.
     if let Some(session) = earlier(conn, opening).await? {
-        return answer(conn, call, now, session.id()).await.map(Some);
+        let record = session.recording.state.is_some();
+        return answer(conn, call, now, session.id(), record).await.map(Some);
     }
     let Some((call, sid)) = checked(conn, call, now, account, opening).await? else {
         return Ok(None);
@@ -311,7 +313,11 @@ async fn started(
 ) -> Result<StartSessionResponse, Error> {
     let note = Note::from("media").with("media_session_id", session.to_string());
     let (call, _) = record_locked(conn, call, now, Some(&Event::MediaStarted), Some("media_started"), note).await?;
-    answer(conn, call, now, session).await
+    let record = match call.phone_id {
+        Some(phone) => recordings::expect(conn, session, PhoneId(phone)).await?,
+        None => false,
+    };
+    answer(conn, call, now, session, record).await
 }
 
 /// All that the session needs.
@@ -320,6 +326,7 @@ async fn answer(
     call: Call,
     now: DateTime<Utc>,
     session: MediaSessionId,
+    record_audio: bool,
 ) -> Result<StartSessionResponse, Error> {
     let agent = sockets::agent(conn, &call).await?;
     let audio = audio_of(conn, &call).await?;
@@ -341,6 +348,7 @@ async fn answer(
             nanos: 0,
         }),
         audio,
+        record_audio,
     })
 }
 

@@ -19,6 +19,7 @@ pub mod greetings;
 pub mod inbound;
 pub mod lapse;
 pub mod passthru;
+pub mod recordings;
 pub mod resolve;
 pub mod session_events;
 pub mod sockets;

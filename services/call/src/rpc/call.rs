@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
 use callbridge_proto::{
     agent::v1::{Leave, LeaveAction, Message},
-    call::v1::{self as api, call_service_server::CallService, place_call_request},
+    call::v1::{self as api, call_service_server::CallService, get_recording_response, place_call_request},
     id::CallId,
     ingress::v1::command,
 };
@@ -25,7 +25,7 @@ use crate::{
         hub::Waiter,
         list,
         list::Filter,
-        place,
+        place, recording,
         request::{From, Request as Wanted},
         state::{Direction, State},
         watch,
@@ -59,6 +59,7 @@ type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl CallService for Service {
     type WatchCallStream = BoxStream<api::WatchCallResponse>;
     type WatchCallsStream = BoxStream<api::WatchCallsResponse>;
+    type GetRecordingStream = BoxStream<api::GetRecordingResponse>;
 
     async fn place_call(&self, request: Request<api::PlaceCallRequest>) -> Answer<api::PlaceCallResponse> {
         let until = patience(request.metadata());
@@ -179,6 +180,37 @@ impl CallService for Service {
         Ok(Response::new(api::GetTranscriptResponse {
             entries: entries.iter().map(view::transcript).collect(),
         }))
+    }
+
+    async fn get_recording(&self, request: Request<api::GetRecordingRequest>) -> Answer<Self::GetRecordingStream> {
+        let request = request.into_inner();
+        let id = call_id(&request.call_id)?;
+        let session = match request.media_session_id.as_str() {
+            "" => None,
+            id => Some(id.parse().map_err(|error: callbridge_proto::id::ParseIdError| {
+                Error::invalid("media_session_id", error.to_string())
+            })?),
+        };
+        let wanted = match api::RecordingSource::try_from(request.source) {
+            Ok(api::RecordingSource::Unspecified | api::RecordingSource::Edge) => recording::Wanted::Edge(session),
+            Ok(api::RecordingSource::Exotel) => recording::Wanted::Exotel,
+            Err(_) => return Err(Error::invalid("source", "a value of the enum RecordingSource").into()),
+        };
+        let (header, pieces) = recording::fetch(&self.0, id, wanted).await?;
+        let header = api::RecordingHeader {
+            content_type: header.content_type,
+            size_bytes: header.size.unwrap_or(0),
+            sha256: header.sha256,
+        };
+        let message = |message| api::GetRecordingResponse { message: Some(message) };
+        let header = message(get_recording_response::Message::Header(header));
+        let pieces = ReceiverStream::new(pieces).map(move |piece| {
+            piece
+                .map(|piece| message(get_recording_response::Message::Chunk(piece)))
+                .map_err(Status::from)
+        });
+        let stream = futures_util::stream::once(async { Ok(header) }).chain(pieces);
+        Ok(Response::new(Box::pin(stream)))
     }
 }
 

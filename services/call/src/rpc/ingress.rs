@@ -19,7 +19,7 @@ use crate::{
     ingress::{
         applets, attach,
         begin::{self, Door, Opening},
-        connect, greetings, passthru,
+        connect, greetings, passthru, recordings,
         resolve::{self, Applet, Way},
         sockets, status,
     },
@@ -136,6 +136,14 @@ impl IngressService for Service {
     async fn start_session(&self, request: Request<api::StartSessionRequest>) -> Answer<api::StartSessionResponse> {
         let opening = opening(&request.into_inner())?;
         Ok(Response::new(begin::begin(&self.0, &opening).await?))
+    }
+
+    async fn report_recording(
+        &self,
+        request: Request<api::ReportRecordingRequest>,
+    ) -> Answer<api::ReportRecordingResponse> {
+        recordings::report(&self.0, request.get_ref()).await?;
+        Ok(Response::new(api::ReportRecordingResponse {}))
     }
 
     /// Status: NOT_FOUND at once; nothing later.

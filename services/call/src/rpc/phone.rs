@@ -133,5 +133,6 @@ fn shown(view: View) -> Result<api::Phone, Error> {
         number: phone.number,
         label: phone.label,
         app_id: phone.app_id.unwrap_or_default(),
+        record_audio: phone.record_audio,
     })
 }

@@ -5,12 +5,19 @@ use callbridge_proto::{
     id::{AccountId, CallId, MediaSessionId},
 };
 use chrono::{DateTime, Utc};
+use data_encoding::HEXLOWER;
 use prost_types::Timestamp;
 use serde_json::Value;
 
 use crate::{
     calls::state::{Direction, State},
-    store::{calls::Call, events::Event, sessions::Session, transcripts::Piece},
+    store::{
+        calls::Call,
+        events::Event,
+        recordings::{self, Recording},
+        sessions::Session,
+        transcripts::Piece,
+    },
 };
 
 /// A time as the API has it.
@@ -81,7 +88,35 @@ fn session(session: &Session) -> api::MediaSession {
         quality: counters
             .filter_map(|(key, value)| Some((key.clone(), value.as_i64()?)))
             .collect(),
+        recording: recording(&session.recording),
     }
+}
+
+fn recording(recording: &Recording) -> Option<api::Recording> {
+    let state = match recording.state? {
+        recordings::State::Pending => api::RecordingState::Pending,
+        recordings::State::Uploading => api::RecordingState::Uploading,
+        recordings::State::Stored => api::RecordingState::Stored,
+        recordings::State::Incomplete => api::RecordingState::Incomplete,
+        recordings::State::Failed => api::RecordingState::Failed,
+        recordings::State::Erasing | recordings::State::Erased => api::RecordingState::Erased,
+    };
+    let is_there = state != api::RecordingState::Erased;
+    let count = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
+    Some(api::Recording {
+        state: state.into(),
+        reason: recording.reason.clone().unwrap_or_default(),
+        object_key: recording.key.clone().filter(|_| is_there).unwrap_or_default(),
+        sha256: recording
+            .sha256
+            .as_deref()
+            .filter(|_| is_there)
+            .map(|hash| HEXLOWER.encode(hash))
+            .unwrap_or_default(),
+        size_bytes: count(recording.bytes),
+        duration_ms: count(recording.ms),
+        missing_ms: count(recording.missing_ms),
+    })
 }
 
 /// A timeline's entry.

@@ -14,6 +14,7 @@ pub mod phones;
 mod prepared;
 pub mod queue;
 pub mod rates;
+pub mod recordings;
 pub mod retention;
 pub mod schema;
 pub mod sessions;

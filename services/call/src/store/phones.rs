@@ -47,6 +47,7 @@ pub struct Phone {
     pub transfer_numbers: serde_json::Value,
     /// An [`Audio`].
     pub audio: Option<serde_json::Value>,
+    pub record_audio: bool,
     pub created_at: DateTime<Utc>,
 }
 
@@ -96,6 +97,7 @@ impl Phone {
             gather: self.gather.clone(),
             transfer_numbers: self.transfer_numbers.clone(),
             audio: self.audio.clone(),
+            record_audio: self.record_audio,
         }
     }
 }
@@ -157,6 +159,7 @@ pub struct Settings {
     pub gather: Option<serde_json::Value>,
     pub transfer_numbers: serde_json::Value,
     pub audio: Option<serde_json::Value>,
+    pub record_audio: bool,
 }
 
 impl std::fmt::Debug for Settings {
@@ -178,6 +181,7 @@ impl Default for Settings {
             gather: None,
             transfer_numbers: serde_json::Value::Array(Vec::new()),
             audio: None,
+            record_audio: false,
         }
     }
 }

@@ -17,10 +17,12 @@ struct Blanked {
 }
 
 /// What else is known about persons, by the ids of their calls.
-const OF_CALLS: [&str; 4] = [
+const OF_CALLS: [&str; 5] = [
     "DELETE FROM transcripts WHERE call_id = ANY($1)",
     "DELETE FROM call_commands WHERE call_id = ANY($1)",
     "UPDATE media_sessions SET recording_url = NULL WHERE call_id = ANY($1) AND recording_url IS NOT NULL",
+    // The object itself is taken out of its store afterwards: no network within a transaction.
+    "UPDATE media_sessions SET recording_state = 'erasing' WHERE call_id = ANY($1) AND recording_state <> 'erased'",
     "UPDATE webhook_inbox SET body = '', content_type = NULL, applied_at = coalesce(applied_at, clock_timestamp())
         WHERE call_id = ANY($1)",
 ];

@@ -33,12 +33,12 @@ table! {
     }
 }
 table! {
-    use diesel::sql_types::{Int4, Jsonb, Nullable, Text, Timestamptz, Uuid};
+    use diesel::sql_types::{Bool, Int4, Jsonb, Nullable, Text, Timestamptz, Uuid};
     use crate::store::enums::sql::DialMode;
     phones (id) {
         id -> Uuid, account_id -> Uuid, number -> Text, label -> Text, dial_mode -> DialMode, app_id -> Nullable<Text>,
         agent_id -> Nullable<Uuid>, max_concurrent_calls -> Int4, gather -> Nullable<Jsonb>, transfer_numbers -> Jsonb,
-        created_at -> Timestamptz, updated_at -> Timestamptz, audio -> Nullable<Jsonb>,
+        created_at -> Timestamptz, updated_at -> Timestamptz, record_audio -> Bool, audio -> Nullable<Jsonb>,
     }
 }
 table! {
@@ -77,7 +77,9 @@ table! {
         edge_id -> Nullable<Uuid>, stream_sid -> Nullable<Text>, attached_until -> Nullable<Timestamptz>, last_event -> Int8,
         created_at -> Timestamptz, started_at -> Nullable<Timestamptz>, ended_at -> Nullable<Timestamptz>,
         ended_by -> Nullable<Text>, end_reason -> Nullable<Text>, end_presumed -> Bool, quality -> Jsonb,
-        recording_url -> Nullable<Text>,
+        recording_url -> Nullable<Text>, recording_state -> Nullable<Text>, recording_reason -> Nullable<Text>,
+        recording_key -> Nullable<Text>, recording_sha256 -> Nullable<Bytea>, recording_bytes -> Nullable<Int8>,
+        recording_ms -> Nullable<Int8>, recording_missing_ms -> Nullable<Int8>,
     }
 }
 table! {

@@ -16,7 +16,10 @@ use uuid::Uuid;
 
 use crate::{
     calls::state::Direction,
-    store::schema::{calls, media_sessions},
+    store::{
+        recordings::Recording,
+        schema::{calls, media_sessions},
+    },
 };
 
 /// A whole row.
@@ -40,7 +43,11 @@ pub struct Session {
     pub end_reason: Option<String>,
     pub end_presumed: bool,
     pub quality: Value,
+    /// Exotel's.
     pub recording_url: Option<String>,
+    /// Our own.
+    #[diesel(embed)]
+    pub recording: Recording,
 }
 
 impl Session {
@@ -399,7 +406,7 @@ pub async fn tell_end(
         .await
 }
 
-/// Keeps where a session's recording is.
+/// Keeps where Exotel's recording of a session is.
 pub async fn set_recording(conn: &mut AsyncPgConnection, id: MediaSessionId, url: &str) -> QueryResult<usize> {
     diesel::update(media_sessions::table.find(id.0))
         .set(media_sessions::recording_url.eq(url))

@@ -2,7 +2,7 @@
 //! send credentials elsewhere.
 
 use std::net::IpAddr;
-use url::{Host, Url};
+use url::{Host, Origin, Url};
 
 /// Domains of which the API's host must be part.
 const DOMAINS: [&str; 2] = ["exotel.com", "exotel.in"];
@@ -78,15 +78,28 @@ impl Endpoint {
         if url.port().is_some() || text.contains(':') {
             return Err(EndpointError::Extra("a port"));
         }
-        let host = url.host_str().unwrap_or_default();
-        let is_exotel = DOMAINS
-            .iter()
-            .any(|domain| host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')));
-        if is_exotel {
+        if Self::is_exotels(url.host_str().unwrap_or_default()) {
             Ok(Self(url))
         } else {
             Err(EndpointError::ForeignHost)
         }
+    }
+
+    /// Whether a host, in lower case, is one of Exotel's.
+    pub(super) fn is_exotels(host: &str) -> bool {
+        DOMAINS
+            .iter()
+            .any(|domain| host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')))
+    }
+
+    /// Whether it is a simulator on this machine.
+    pub(super) fn is_simulator(&self) -> bool {
+        !Self::is_exotels(self.0.host_str().unwrap_or_default())
+    }
+
+    /// Scheme, host and port.
+    pub(super) fn origin(&self) -> Origin {
+        self.0.origin()
     }
 
     /// A URL below `/v1/Accounts/{sid}`.

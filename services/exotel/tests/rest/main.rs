@@ -2,6 +2,7 @@
 
 mod dial;
 mod read;
+mod recording;
 mod server;
 mod spans;
 mod tls;

@@ -115,6 +115,7 @@ impl Call {
             forgeries: Vec::new(),
             said: Vec::new(),
             recorded: request.record,
+            recording_fetches: 0,
         };
         Arc::new(Self {
             sid,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::Request,
-    http::{StatusCode, header},
+    http::{Method, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 
@@ -80,15 +80,30 @@ pub(crate) async fn change(
     show(world, &call, format, false, None)
 }
 
-/// What the person heard in the last stream, in place of an MP3.
-pub(crate) async fn recording(world: &World, account: &AccountState, file: &str) -> Response {
-    let sid = file.strip_suffix(".mp3").unwrap_or(file);
-    let path = find(world, account, sid).and_then(|call| call.report.borrow().streams.last()?.heard.clone());
-    let Some(path) = path else {
-        return Refusal::not_found("recording").answer(Format::Xml);
-    };
-    match tokio::fs::read(path).await {
-        Ok(bytes) => ([(header::CONTENT_TYPE, "audio/wav")], bytes).into_response(),
-        Err(_) => Refusal::not_found("recording").answer(Format::Xml),
+/// What the person heard in the last stream, in place of an MP3; only of a call that was recorded and is over.
+pub(crate) async fn recording(world: &World, account: &AccountState, method: Method, file: &str) -> Response {
+    let missing = || Refusal::not_found("recording").answer(Format::Xml);
+    if method != Method::GET {
+        return Refusal::method().answer(Format::Xml);
     }
+    let Some(call) = file.strip_suffix(".mp3").and_then(|sid| find(world, account, sid)) else {
+        return missing();
+    };
+    let path = {
+        let report = call.report.borrow();
+        let is_there = report.recorded && report.has_ended() && report.answered.is_some();
+        report
+            .streams
+            .last()
+            .filter(|_| is_there)
+            .and_then(|stream| stream.heard.clone())
+    };
+    let Some(path) = path else { return missing() };
+    let Ok(bytes) = tokio::fs::read(path).await else {
+        return missing();
+    };
+    call.update(world, |report| report.recording_fetches += 1);
+    let mut response = ([(header::CONTENT_TYPE, "audio/wav")], bytes).into_response();
+    response.extensions_mut().insert(CallSid(call.sid.clone()));
+    response
 }

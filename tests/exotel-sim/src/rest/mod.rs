@@ -161,7 +161,7 @@ async fn route(world: &Arc<World>, request: Request) -> Response {
             }
         }
         ["exotelrecordings", account, file] => match allowed(account) {
-            Ok(account) => details::recording(world, &account, file).await,
+            Ok(account) => details::recording(world, &account, method, file).await,
             Err(refusal) => refusal.answer(Format::Xml),
         },
         _ => Refusal::not_found("route").answer(

@@ -86,6 +86,7 @@ fn everything_wrong_is_told_at_once_by_field() {
             lead_ms: 1,
             ..Default::default()
         }),
+        record_audio: false,
     };
     let mut told = fields(New::read(&wrong).unwrap_err());
     told.sort();

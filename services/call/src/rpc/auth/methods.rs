@@ -103,7 +103,7 @@ fn call(method: &str) -> Option<Rule> {
         "PlaceCall" => Some(unlimited(Access::Scope(Scope::CallsWrite))),
         "EndCall" | "SendToAgent" | "TransferCall" => Some(unary(Scope::CallsWrite)),
         "GetCall" | "ListCalls" | "GetTranscript" => Some(unary(Scope::CallsRead)),
-        "WatchCall" | "WatchCalls" => Some(unlimited(Access::Scope(Scope::CallsRead))),
+        "WatchCall" | "WatchCalls" | "GetRecording" => Some(unlimited(Access::Scope(Scope::CallsRead))),
         _ => None,
     }
 }
@@ -153,7 +153,7 @@ fn ingress(method: &str) -> Option<Rule> {
     match method {
         "ResolveConnect" | "ResolveGreeting" | "ResolveGather" | "ResolveTransfer" | "RecordInput" | "RecordEnd"
         | "RecordStatus" => Some(unary(Scope::Ingest)),
-        "ClaimSocket" | "StartSession" => Some(unary(Scope::Media)),
+        "ClaimSocket" | "StartSession" | "ReportRecording" => Some(unary(Scope::Media)),
         "FetchGreeting" | "AttachEdge" => Some(unlimited(Access::Scope(Scope::Media))),
         _ => None,
     }
