@@ -2,10 +2,13 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use runtime::config::{ConfigError, Vars};
+use runtime::{
+    config::{ConfigError, Vars},
+    objects::Place,
+};
 use secrecy::SecretString;
 
-use crate::allow::AllowList;
+use crate::{allow::AllowList, recording};
 
 /// Everything the edge is told. Times have defaults that suit Exotel; tests shorten them.
 #[derive(Debug, Clone)]
@@ -45,6 +48,8 @@ pub struct Config {
     pub max_connections: usize,
     /// `EDGE_MAX_PENDING_SOCKETS`: sockets that have not said `start` yet; one more gets a 503.
     pub max_pending_sockets: usize,
+    /// Where recordings go; none: this edge records nothing.
+    pub recordings: Option<recording::Settings>,
 }
 
 impl Config {
@@ -116,6 +121,7 @@ impl Config {
         let idle_limit = seconds(&mut vars, "EDGE_IDLE_SECONDS", 60.0);
         let max_connections = vars.parsed_or("EDGE_MAX_CONNECTIONS", "a number", 20_000);
         let max_pending_sockets = vars.parsed_or("EDGE_MAX_PENDING_SOCKETS", "a number", 2_000);
+        let recordings = recordings(&mut vars);
         let (Ok(verifier), Ok(agent_endpoint_allow)) = (verifier, allow) else {
             return Err(vars.finish(()).err().unwrap_or(ConfigError(Vec::new())));
         };
@@ -137,8 +143,37 @@ impl Config {
             idle_limit,
             max_connections,
             max_pending_sockets,
+            recordings,
         })
     }
+}
+
+/// `RECORDING_*`.
+fn recordings(vars: &mut Vars) -> Option<recording::Settings> {
+    let store = Place::read(vars, "RECORDING_STORE");
+    let mib: u64 = vars.parsed_or("RECORDING_SPOOL_MIB", "a number of MiB", 10 * 1024);
+    let hours: u32 = vars.parsed_or("RECORDING_SPOOL_HOURS", "a number of hours", 7 * 24);
+    let Some(spool) = vars.text("RECORDING_SPOOL") else {
+        if store.is_some() {
+            vars.problem(
+                "RECORDING_SPOOL",
+                "is not set, but RECORDING_STORE is: a folder of the local disk",
+            );
+        }
+        return None;
+    };
+    let spool = std::path::absolute(spool).ok();
+    let store = store.or_else(|| Place::folder(&spool.as_deref()?.join("stored")));
+    let (Some(spool), Some(store)) = (spool, store) else {
+        vars.problem("RECORDING_SPOOL", "does not read as a folder");
+        return None;
+    };
+    Some(recording::Settings {
+        spool,
+        store,
+        limit: mib.saturating_mul(1024 * 1024),
+        kept: Duration::from_secs(u64::from(hours) * 3600),
+    })
 }
 
 #[cfg(test)]

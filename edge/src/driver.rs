@@ -24,6 +24,7 @@ use crate::{
     agents::{self, Link, RETRY_LIMIT, Said, Turn, Unreachable},
     control::{Order, Reporter},
     ingress::within,
+    recording::Recording,
     session::{AgentEnd, Effect, Limits, Opening, Session, playout::Plan, tuning::Tuning},
     socket::{Heard, Line, PING_AFTER, Patience, Socket},
 };
@@ -75,6 +76,7 @@ struct Driver {
     link: Option<Link>,
     reporter: Option<Reporter>,
     orders: Option<mpsc::Receiver<Order>>,
+    recording: Option<Recording>,
     close: Option<(u16, &'static str)>,
     left: bool,
 }
@@ -103,6 +105,7 @@ pub(crate) async fn run(edge: Arc<Edge>, socket: WebSocket, ticket: Ticket, pend
         link: None,
         reporter: None,
         orders: None,
+        recording: None,
         close: None,
         left: false,
     };
@@ -118,6 +121,7 @@ impl Driver {
         tokio::pin!(timer);
         loop {
             self.effects();
+            self.record();
             if self.session.is_over() {
                 break;
             }
@@ -155,6 +159,9 @@ impl Driver {
                         call_sid: start.call_sid.clone(),
                         account_sid: start.account_sid.clone(),
                     };
+                    if self.edge.recorder.is_some() {
+                        self.session.may_record(Instant::now());
+                    }
                     let request = self.start_request(start);
                     let edge = Arc::clone(&self.edge);
                     self.starting = Some(Box::pin(begin(edge, request).instrument(Span::current())));
@@ -183,6 +190,29 @@ impl Driver {
                 Effect::Close { code, reason } => self.close = Some((code, reason)),
             }
         }
+    }
+
+    /// Hands on what is to be recorded. Never waits.
+    fn record(&mut self) {
+        if let Some(recording) = &mut self.recording {
+            while let Some(piece) = self.session.recorded() {
+                recording.put(piece);
+            }
+        }
+    }
+
+    /// The recording of a session, if it is to have one and can.
+    fn recording(&self, response: &StartSessionResponse) -> Option<Recording> {
+        if !response.record_audio {
+            return None;
+        }
+        let (call, session) = (response.start.as_ref(), response.media_session_id.clone());
+        let call = call.map_or("", |start| &start.call_id);
+        if let Some(recorder) = &self.edge.recorder {
+            return Some(recorder.begin(call, &session, self.session.rate()));
+        }
+        self.edge.refuse_recording(session, "no_spool");
+        None
     }
 
     fn start_request(&self, start: exotel::stream::Start) -> StartSessionRequest {
@@ -239,6 +269,7 @@ impl Driver {
             return self.session.refused(1008);
         };
         let now = Instant::now();
+        self.recording = self.recording(&response);
         let start = response.start.unwrap_or_default();
         let span = Span::current();
         span.record("call.id", &start.call_id);
@@ -273,6 +304,7 @@ impl Driver {
             tuning: response.audio.as_ref().map(Tuning::from).unwrap_or_default(),
             greeting,
             ends_at,
+            record: self.recording.is_some(),
         };
         self.session.started(now, opening);
     }
@@ -350,6 +382,9 @@ impl Driver {
     /// Says goodbye to both sides, and reports the end.
     async fn end(mut self) {
         self.effects();
+        // Now, and not once the goodbyes are said.
+        let recorded = self.session.end_recording(Instant::now());
+        self.record();
         let (code, reason) = self.close.unwrap_or((1000, ""));
         if let (true, Some(reporter)) = (self.left, &self.reporter) {
             // In vain while call-service is away: then the flow takes its first branch.
@@ -360,10 +395,14 @@ impl Driver {
         let goodbye = async {
             if let Some(starting) = self.starting.take()
                 && let Ok(Started { response, .. }) = starting.await
+                && let session = response.media_session_id.clone()
                 && let Some((reporter, _orders)) = self.edge.reports.open(response.media_session_id)
             {
                 self.reporter = Some(reporter);
                 self.edge.metrics.session_began();
+                if response.record_audio {
+                    self.edge.refuse_recording(session, "no_audio");
+                }
                 let (start, endpoints) = (response.start.unwrap_or_default(), response.agent_endpoints.len());
                 let opening = Opening {
                     start,
@@ -372,6 +411,7 @@ impl Driver {
                     tuning: Tuning::default(),
                     greeting: None,
                     ends_at: None,
+                    record: false,
                 };
                 self.session.started(Instant::now(), opening);
             }
@@ -389,7 +429,13 @@ impl Driver {
             }
             drop(self.reporter.take());
         };
-        tokio::join!(closing, goodbye);
+        let recording = self.recording.take();
+        let kept = async {
+            if let (Some(recording), Some((samples, dropped))) = (recording, recorded) {
+                recording.end(samples, dropped).await;
+            }
+        };
+        tokio::join!(closing, goodbye, kept);
     }
 }
 

@@ -10,6 +10,7 @@ mod http;
 mod ingress;
 mod live;
 mod metrics;
+pub mod recording;
 mod server;
 pub mod session;
 mod socket;
@@ -37,6 +38,7 @@ use crate::{
     ingress::Client,
     live::Live,
     metrics::Metrics,
+    recording::Recorder,
 };
 
 /// At the drain limit: how long the closing of what is left may take.
@@ -83,6 +85,8 @@ struct Edge {
     greetings: Greetings,
     agents: Agents,
     reports: Reports,
+    /// None: this edge has no place for recordings.
+    recorder: Option<Recorder>,
     metrics: Metrics,
     live: Live,
     /// Places for sockets that have not said `start`.
@@ -91,6 +95,14 @@ struct Edge {
     sessions: Tasks,
     /// The control stream, and what is prepared ahead of a call.
     background: Tasks,
+}
+
+impl Edge {
+    /// Tells call-service, beside all else, that a session has no recording.
+    fn refuse_recording(&self, session: String, reason: &'static str) {
+        let refused = recording::refuse(self.ingress.clone(), self.metrics.clone(), session, reason);
+        self.background.spawn(refused);
+    }
 }
 
 /// Serves until the tasks are stopped and what was live has ended or was drained.
@@ -107,8 +119,14 @@ pub async fn run(config: Config, listeners: Listeners, tasks: Tasks) -> anyhow::
 /// As [`run`].
 pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, clock: Clock) -> anyhow::Result<()> {
     let ingress = ingress::client(&config)?;
+    let (id, metrics) = (EdgeId(clock.new_uuid()).to_string(), Metrics::new());
+    let recorder = match &config.recordings {
+        Some(settings) => Some(Recorder::start(settings, &id, ingress.clone(), metrics.clone())?),
+        None => None,
+    };
     let edge = Arc::new(Edge {
-        id: EdgeId(clock.new_uuid()).to_string(),
+        id,
+        recorder,
         greetings: Greetings::new(ingress.clone()),
         agents: Agents::new(
             config.agent_endpoint_allow.clone(),
@@ -116,7 +134,7 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
             config.stall_limit,
         ),
         reports: Reports::new(clock.clone()),
-        metrics: Metrics::new(),
+        metrics,
         live: Live::new(),
         pending: Arc::new(Semaphore::new(config.max_pending_sockets)),
         sessions: Tasks::new(),
@@ -179,6 +197,9 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
         // Requests are left only of a drain that was cut short.
         connections.shut_down(CLOSE_LIMIT)
     );
+    if let Some(recorder) = &edge.recorder {
+        recorder.shut_down().await;
+    }
     edge.background.shut_down(FLUSH_LIMIT).await;
     inside.shut_down(FLUSH_LIMIT).await;
     Ok(())

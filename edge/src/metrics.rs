@@ -21,6 +21,8 @@ pub(crate) struct Metrics {
     clears: Counter<u64>,
     dropped_audio: Counter<u64>,
     dropped_reports: Counter<u64>,
+    recordings: Counter<u64>,
+    recording_missing: Counter<u64>,
 }
 
 impl Metrics {
@@ -70,6 +72,14 @@ impl Metrics {
                 .u64_counter("edge_reports_dropped")
                 .with_description("reports lost in an outage")
                 .build(),
+            recordings: meter
+                .u64_counter("edge_recordings")
+                .with_description("recordings that are over, by how they ended and why")
+                .build(),
+            recording_missing: meter
+                .u64_counter("edge_recording_missing_ms")
+                .with_description("audio that is not on a recording")
+                .build(),
         }
     }
 
@@ -103,6 +113,13 @@ impl Metrics {
         self.gaps.add(counters.gaps, &[]);
         self.underruns.add(counters.underruns, &[]);
         self.clears.add(counters.clears, &[]);
+    }
+
+    /// A recording is over: `stored`, `incomplete` or `failed`.
+    pub(crate) fn recording(&self, outcome: &'static str, reason: &str, missing_ms: u64) {
+        self.recordings
+            .add(1, &[label("outcome", outcome), label("reason", reason.to_owned())]);
+        self.recording_missing.add(missing_ms, &[]);
     }
 
     /// Reports were lost.

@@ -92,6 +92,9 @@ impl Session {
             }
             (Some(Action::Clear(clear)), Phase::Live | Phase::Leaving { .. }) => {
                 let dropped_ms = live.playout.clear(now, clear.generation, &mut self.counters);
+                if let Some(recording) = &mut self.recording {
+                    recording.cut(now);
+                }
                 self.counters.clears += 1;
                 self.report(Report::Interrupted(Interrupted { dropped_ms }));
             }

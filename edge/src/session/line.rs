@@ -6,7 +6,7 @@ use callbridge_proto::{
     agent::v1::{Dtmf, converse_request::Event},
     ingress::v1::session_event::Event as Report,
 };
-use exotel::stream::{self, Encoding, FrameError, Incoming, Media, Received};
+use exotel::stream::{self, FrameError, Incoming, Media, Received};
 use tokio::time::Instant;
 
 use super::{BAD_FRAMES, Effect, End, Phase, Session, arrivals::Arrival, playout::pcm_ms};
@@ -150,18 +150,19 @@ impl Session {
     fn media(&mut self, now: Instant, media: Media) {
         self.counters.frames_in += 1;
         self.counters.bytes_in += media.payload.len() as u64;
-        let length = match self.tuning.encoding {
-            Encoding::Pcm16 => media.payload.len(),
-            Encoding::MuLaw => 2 * media.payload.len(),
-        };
-        let length = Duration::from_millis(pcm_ms(length, self.rate).into());
-        match self.arrivals.take(now, &media, length, &mut self.counters) {
+        let encoding = self.tuning.encoding;
+        let length = pcm_ms(2 * encoding.samples(media.payload.len()), self.rate);
+        let length = Duration::from_millis(length.into());
+        let missing = match self.arrivals.take(now, &media, length, &mut self.counters) {
             Arrival::Repeat => return,
-            Arrival::New(missing) if self.tuning.fill_gaps && !missing.is_zero() => {
-                self.uplink.silence(now, missing);
-                self.counters.filled_ms += u64::try_from(missing.as_millis()).unwrap_or(u64::MAX);
-            }
-            Arrival::New(_) => {}
+            Arrival::New(missing) => missing,
+        };
+        if self.tuning.fill_gaps && !missing.is_zero() {
+            self.uplink.silence(now, missing);
+            self.counters.filled_ms += u64::try_from(missing.as_millis()).unwrap_or(u64::MAX);
+        }
+        if let Some(recording) = &mut self.recording {
+            recording.customer(now, &media, missing);
         }
         self.uplink.audio(now, media.payload);
         self.counters.dropped_in_ms = self.uplink.dropped_ms();

@@ -17,6 +17,7 @@ mod arrivals;
 pub mod counters;
 mod line;
 pub mod playout;
+mod recorded;
 pub mod resample;
 mod service;
 mod tone;
@@ -34,6 +35,7 @@ use callbridge_proto::{
 use counters::{Counters, raise};
 use exotel::stream;
 use playout::{Frame, Plan, Playout};
+use recorded::Recorded;
 use tokio::time::Instant;
 use tuning::Tuning;
 use uplink::Uplink;
@@ -80,6 +82,8 @@ pub struct Opening {
     pub greeting: Option<Bytes>,
     /// When the call's time limit ends it.
     pub ends_at: Option<Instant>,
+    /// Whether the session is recorded, from its start on.
+    pub record: bool,
 }
 
 /// Why an agent's stream is no more.
@@ -173,6 +177,7 @@ pub struct Session {
     arrivals: Arrivals,
     uplink: Uplink,
     live: Option<Live>,
+    recording: Option<Recorded>,
     ended: Option<End>,
     finished: bool,
     effects: VecDeque<Effect>,
@@ -193,6 +198,7 @@ impl Session {
             arrivals: Arrivals::default(),
             uplink: Uplink::default(),
             live: None,
+            recording: None,
             ended: None,
             finished: false,
             effects: VecDeque::new(),
@@ -213,6 +219,11 @@ impl Session {
     /// Whether call-service was told of a `start` and knows the session.
     pub fn is_started(&self) -> bool {
         self.live.is_some()
+    }
+
+    /// Samples per second of the stream.
+    pub fn rate(&self) -> u32 {
+        self.rate
     }
 
     /// The figures so far.
@@ -238,11 +249,14 @@ impl Session {
         let frame = self.live.as_mut()?.playout.next(now, &mut self.counters)?;
         let sid = &self.stream_sid;
         let text = match frame {
-            Frame::Audio(pcm, position) => {
+            Frame::Audio { pcm, position, ends } => {
                 if self.counters.first_audio_ms == 0 {
                     let after = now.saturating_duration_since(self.began);
                     // 0 is for sessions without audio.
                     raise(&mut self.counters.first_audio_ms, after.max(Duration::from_millis(1)));
+                }
+                if let Some(recording) = &mut self.recording {
+                    recording.agent(now, ends, pcm);
                 }
                 let position = self.tuning.positions.then_some(position);
                 stream::media(sid, &self.tuning.encoding.from_pcm(pcm), position)

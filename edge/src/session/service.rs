@@ -24,7 +24,12 @@ impl Session {
             tuning,
             greeting,
             ends_at,
+            record,
         } = opening;
+        self.recording.take_if(|_| !record);
+        if let Some(recording) = &mut self.recording {
+            recording.set_encoding(tuning.encoding);
+        }
         start.audio_format = Some(AudioFormat {
             sample_rate: agent_rate,
         });

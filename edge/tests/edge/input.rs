@@ -27,6 +27,7 @@ fn started(now: Instant, tuning: Tuning) -> Session {
             tuning,
             greeting: None,
             ends_at: None,
+            record: false,
         },
     );
     session.agent_connected(now, 0);
@@ -242,6 +243,7 @@ proptest! {
                     tuning: Tuning::default(),
                     greeting: None,
                     ends_at: None,
+                    record: false,
                 };
                 session.started(now, opening);
             }

@@ -54,6 +54,7 @@ impl Line {
             tuning,
             greeting: greeting.map(|samples| pcm(samples).into()),
             ends_at: None,
+            record: false,
         };
         session.started(now, opening);
         session.agent_connected(now, 0);

@@ -17,6 +17,7 @@ mod http;
 mod input;
 mod line;
 mod peers;
+mod recording;
 mod sequences;
 mod session;
 mod socket;

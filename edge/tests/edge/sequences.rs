@@ -88,6 +88,7 @@ fn opening() -> Opening {
         tuning: Tuning::default(),
         greeting: Some(vec![1; 3200].into()),
         ends_at: None,
+        record: false,
     }
 }
 

@@ -28,6 +28,7 @@ fn opening(endpoints: usize) -> Opening {
         tuning: Tuning::default(),
         greeting: None,
         ends_at: None,
+        record: false,
     }
 }
 

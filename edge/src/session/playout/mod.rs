@@ -61,8 +61,15 @@ enum Step {
 /// Something for the socket, in the order it must leave.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
-    /// PCM at Exotel's rate, and where in the stream it is.
-    Audio(&'a [u8], Position),
+    /// Speech.
+    Audio {
+        /// PCM at Exotel's rate.
+        pcm: &'a [u8],
+        /// Where in the stream it is.
+        position: Position,
+        /// When its last sample will have been heard.
+        ends: Instant,
+    },
     /// Send back when the audio before it was heard.
     Mark(String),
     /// Drop what was not heard.
@@ -283,7 +290,11 @@ impl Playout {
                 {
                     greeting.due.get_or_insert(self.pace.dry_at());
                 }
-                Some(Frame::Audio(self.speech.take(bytes, silence), position))
+                Some(Frame::Audio {
+                    pcm: self.speech.take(bytes, silence),
+                    position,
+                    ends: self.pace.dry_at(),
+                })
             }
         }
     }

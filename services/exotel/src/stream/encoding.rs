@@ -26,6 +26,14 @@ impl Encoding {
         }
     }
 
+    /// How many whole samples so many bytes are.
+    pub fn samples(self, bytes: usize) -> usize {
+        match self {
+            Self::Pcm16 => bytes / 2,
+            Self::MuLaw => bytes,
+        }
+    }
+
     /// PCM as a frame's audio. Half a sample at the end is left out where samples are coded.
     pub fn from_pcm(self, pcm: &[u8]) -> Cow<'_, [u8]> {
         match self {
