@@ -18,6 +18,7 @@ mod outbound;
 mod postgres;
 mod queue;
 mod reconcile;
+mod recording;
 mod reflection;
 mod restart;
 mod schema;
