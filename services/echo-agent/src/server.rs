@@ -6,8 +6,7 @@ use anyhow::Context as _;
 use callbridge_proto::{DESCRIPTORS, agent::v1::voice_agent_service_server::VoiceAgentServiceServer};
 use runtime::{Tasks, rpc::SpanLayer};
 use tokio::{net::TcpListener, time::timeout};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
+use tonic::transport::{Server, server::TcpIncoming};
 use tracing::info;
 
 use crate::{Config, service::EchoAgent};
@@ -79,6 +78,8 @@ pub async fn run(config: Config, listeners: Listeners, tasks: Tasks) -> anyhow::
             .with_service_name("callbridge.agent.v1.VoiceAgentService")
             .with_service_name("grpc.health.v1.Health")
     };
+    // The server's own setting is for listeners of its own.
+    let incoming = TcpIncoming::from(listeners.grpc).with_nodelay(Some(true));
     let server = Server::builder()
         .layer(SpanLayer)
         .max_concurrent_streams(MAX_SESSIONS)
@@ -86,7 +87,6 @@ pub async fn run(config: Config, listeners: Listeners, tasks: Tasks) -> anyhow::
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .tcp_nodelay(true)
         .add_service(service)
         .add_service(health_service)
         .add_service(reflection().build_v1().context("cannot build reflection v1")?)
@@ -95,7 +95,7 @@ pub async fn run(config: Config, listeners: Listeners, tasks: Tasks) -> anyhow::
                 .build_v1alpha()
                 .context("cannot build reflection v1alpha")?,
         )
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listeners.grpc), tasks.stopping());
+        .serve_with_incoming_shutdown(incoming, tasks.stopping());
 
     info!(%address, "the echo agent listens");
     let stopped = tasks.stopping();
