@@ -113,7 +113,7 @@ impl Config {
         let header_limit = seconds(&mut vars, "EDGE_HEADER_SECONDS", 10.0);
         let start_limit = seconds(&mut vars, "EDGE_START_SECONDS", 10.0);
         let agent_limit = seconds(&mut vars, "EDGE_AGENT_SECONDS", 8.0);
-        let agent_streams = vars.parsed_or("EDGE_AGENT_STREAMS", "a number from 1 to 1000", 100);
+        let agent_streams = vars.parsed_or("EDGE_AGENT_STREAMS", "a number from 1 to 1000", 8);
         if !(1..=1000).contains(&agent_streams) {
             vars.problem("EDGE_AGENT_STREAMS", "must be a number from 1 to 1000");
         }

@@ -15,6 +15,10 @@ const WAIT_LIMIT: Duration = Duration::from_secs(1);
 /// How much audio waits at all: 32 s at 8 kHz. While an agent is still being reached nothing of the first words is lost, and
 /// after a stall of the network Exotel sends seconds at once, which a good agent takes at once: much is not late.
 const AUDIO_LIMIT: usize = 512 * 1024;
+/// Each piece costs memory of its own, however short it is: more than a person's frames of 20 ms in a minute.
+const MOST_PIECES: usize = 4096;
+/// A message to an agent is below 128 KiB with all that is around it.
+const LONGEST_PIECE: usize = 32 * 1024;
 /// How many other events wait: an agent that leaves so many unread is gone.
 const CONTROL_LIMIT: usize = 1024;
 
@@ -108,16 +112,16 @@ impl Uplink {
 
     /// Takes the person's audio as Exotel coded it. An odd byte of PCM waits for its other half.
     pub fn audio(&mut self, now: Instant, payload: Bytes) {
-        let pcm = match &mut self.line {
+        let mut rest = match &mut self.line {
             Some(line) => line.convert(payload),
             None => payload,
         };
-        if pcm.is_empty() {
-            return;
+        while !rest.is_empty() {
+            let pcm = rest.split_to(rest.len().min(LONGEST_PIECE));
+            self.audio_bytes += pcm.len();
+            self.items.push_back(Event::Audio(Audio { pcm }));
+            self.since.push_back(now);
         }
-        self.audio_bytes += pcm.len();
-        self.items.push_back(Event::Audio(Audio { pcm }));
-        self.since.push_back(now);
         while self.has_too_much(now) {
             self.since.pop_front();
             let Some(oldest) = self.items.iter().position(|item| matches!(item, Event::Audio(_))) else {
@@ -144,7 +148,9 @@ impl Uplink {
 
     fn has_too_much(&self, now: Instant) -> bool {
         let is_late = |since: &Instant| now.saturating_duration_since(*since) >= WAIT_LIMIT;
-        self.audio_bytes > AUDIO_LIMIT || (self.is_read && self.since.front().is_some_and(is_late))
+        self.audio_bytes > AUDIO_LIMIT
+            || self.since.len() > MOST_PIECES
+            || (self.is_read && self.since.front().is_some_and(is_late))
     }
 
     /// An agent begins to read: what has waited for it has its time from now.

@@ -108,6 +108,24 @@ fn the_first_words_wait_for_the_agent() {
     assert!(uplink.audio_bytes <= AUDIO_LIMIT);
 }
 
+/// F70, F104: the shortest pieces cost memory too, and the longest are cut to what an agent's message may have.
+#[test]
+fn pieces_are_bounded_in_number_and_in_length() {
+    let mut uplink = Uplink::default();
+    let now = Instant::now();
+    for _ in 0..10_000 {
+        uplink.audio(now, Bytes::from_static(&[1]));
+    }
+    assert_eq!(uplink.items.len(), MOST_PIECES);
+    uplink.set_line(Encoding::MuLaw, 8000, 24_000);
+    uplink.audio(now, vec![0x80; 49_000].into());
+    let longest = uplink.items.iter().map(|item| match item {
+        Event::Audio(audio) => audio.pcm.len(),
+        _ => 0,
+    });
+    assert_eq!(longest.max(), Some(LONGEST_PIECE));
+}
+
 /// μ-law has no odd bytes, and silence is silence in it.
 #[test]
 fn mu_law_is_heard_as_pcm() {
