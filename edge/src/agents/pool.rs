@@ -17,6 +17,9 @@ use super::windows::Room;
 const WARM_EACH: usize = 8;
 const WARM_ALL: usize = 64;
 const WARM_FOR: Duration = Duration::from_mins(1);
+/// Then a connection takes no new streams, and ends with its last one: servers that have come since get their part, and what
+/// ended streams have left unread at the other end goes with it.
+const YOUNG_FOR: Duration = Duration::from_mins(2);
 
 struct Connection {
     id: u64,
@@ -26,8 +29,20 @@ struct Connection {
     streams: usize,
     /// Somebody at the other end has answered, and nothing has been wrong since.
     good: bool,
+    since: Instant,
     /// Since when it has no stream.
     idle: Instant,
+}
+
+impl Connection {
+    fn is_young(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) < YOUNG_FOR
+    }
+
+    /// Whether it is worth keeping without a stream.
+    fn is_warm(&self, now: Instant) -> bool {
+        self.good && self.is_young(now) && now.saturating_duration_since(self.idle) < WARM_FOR
+    }
 }
 
 #[derive(Default)]
@@ -59,10 +74,12 @@ impl Pool {
     /// A place on a connection that is known to be good: on the fullest one, so that the others can end.
     pub(super) fn take(&self, endpoint: &str) -> Option<Lease> {
         let mut connections = self.lock();
-        connections.prune(Instant::now());
+        let now = Instant::now();
+        connections.prune(now);
         let most = self.most;
         let with_room = connections.all.iter_mut().filter(|connection| {
             connection.good
+                && connection.is_young(now)
                 && connection.endpoint == endpoint
                 && connection.streams < connection.room.streams().min(most)
         });
@@ -76,6 +93,7 @@ impl Pool {
     /// The first place on a new connection; others follow once it is good.
     pub(super) fn add(&self, endpoint: &str, channel: Channel, room: Room) -> Lease {
         let mut connections = self.lock();
+        let now = Instant::now();
         let id = connections.next_id;
         connections.next_id += 1;
         connections.all.push(Connection {
@@ -85,7 +103,8 @@ impl Pool {
             room,
             streams: 1,
             good: false,
-            idle: Instant::now(),
+            since: now,
+            idle: now,
         });
         drop(connections);
         self.lease(id, channel)
@@ -111,9 +130,8 @@ impl Pool {
 
 impl Connections {
     fn prune(&mut self, now: Instant) {
-        self.all.retain(|connection| {
-            connection.streams > 0 || (connection.good && now.saturating_duration_since(connection.idle) < WARM_FOR)
-        });
+        self.all
+            .retain(|connection| connection.streams > 0 || connection.is_warm(now));
     }
 
     fn one(&mut self, id: u64) -> Option<&mut Connection> {
@@ -234,6 +252,22 @@ mod tests {
         assert_eq!(pool.lock().all.len(), 1);
         drop(busy);
         assert!(pool.take("busy").is_some());
+    }
+
+    /// F71: a stream that ended unread keeps its part of the connection's window at the agent: a connection ends before that
+    /// can be all of it.
+    #[tokio::test(start_paused = true)]
+    async fn an_old_connection_serves_its_streams_and_no_new_ones() {
+        let pool = Pool::new(100);
+        let first = good(&pool, "a");
+        tokio::time::advance(YOUNG_FOR.checked_sub(Duration::from_millis(1)).unwrap()).await;
+        let last = pool.take("a").unwrap();
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(pool.take("a").is_none());
+        drop(first);
+        assert_eq!(pool.lock().all.len(), 1, "it has a stream");
+        drop(last);
+        assert!(pool.lock().all.is_empty());
     }
 
     #[tokio::test]
