@@ -1,15 +1,18 @@
 //! Connections to agents: resolved, checked, dialled at exactly the address that was checked (F124), and encrypted where the
 //! endpoint says so.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 use url::{Host, Url};
 
 use crate::allow::AllowList;
+
+/// An address that does not answer may take this long while there are others: the caller's own limit is for all of them.
+const ADDRESS_LIMIT: Duration = Duration::from_millis(800);
 
 /// What a connection carries, told by TLS (RFC 7301).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +81,8 @@ impl Connector {
 
     async fn tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
         let mut refused = io::Error::new(io::ErrorKind::NotFound, "the agent's host has no address");
-        for address in tokio::net::lookup_host((host, port)).await? {
+        let mut addresses = tokio::net::lookup_host((host, port)).await?.peekable();
+        while let Some(address) = addresses.next() {
             if !self.allow.permits(host, address.ip()) {
                 refused = io::Error::new(
                     io::ErrorKind::PermissionDenied,
@@ -86,7 +90,14 @@ impl Connector {
                 );
                 continue;
             }
-            match TcpStream::connect(address).await {
+            let connecting = TcpStream::connect(address);
+            let connected = if addresses.peek().is_some() {
+                let late = |_| Err(io::Error::from(io::ErrorKind::TimedOut));
+                timeout(ADDRESS_LIMIT, connecting).await.unwrap_or_else(late)
+            } else {
+                connecting.await
+            };
+            match connected {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
                     return Ok(stream);
