@@ -23,8 +23,8 @@ proptest! {
         pieces in proptest::collection::vec((1_usize..6000, 0_u64..300), 1..20), min in 1_usize..11, more in 0_usize..20, lead_ms in 100_u64..=500,
     ) {
         let lead = Duration::from_millis(lead_ms);
-        // A packet longer than the lead would always be late.
-        let longest = usize::try_from(lead_ms).unwrap() * 16 / 320 * 320;
+        // A packet longer than half the lead would be late.
+        let longest = (usize::try_from(lead_ms).unwrap() * 8 / 320 * 320).max(320);
         let tuning = Tuning { min_packet: 320 * min, max_packet: 320 * (min + more), lead, ..Tuning::default() };
         let mut line = Line::tuned(8000, 8000, tuning, None);
         let mut said = Vec::new();

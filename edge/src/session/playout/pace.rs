@@ -54,8 +54,8 @@ impl Pace {
             last_audio: None,
             has_sent: false,
         };
-        // A packet longer than the lead would always be late.
-        let longest = (pace.bytes(tuning.lead) / PACKET * PACKET).max(PACKET);
+        // A packet as long as the lead would leave only when Exotel's buffer is empty, and be late each time.
+        let longest = (pace.bytes(tuning.lead / 2) / PACKET * PACKET).max(PACKET);
         pace.max_packet = pace.max_packet.min(longest);
         pace.min_packet = pace.min_packet.min(longest);
         pace

@@ -358,9 +358,7 @@ async fn audio_of(conn: &mut AsyncPgConnection, call: &Call) -> Result<Option<Au
         Some(id) => phones::find(conn, id).await?,
         None => None,
     };
-    let audio = phone.map(|phone| phone.audio()).transpose();
-    let audio = audio.map_err(|error| Error::internal_from("a phone's audio settings cannot be read", error))?;
-    Ok(audio.flatten().map(audio::shown))
+    Ok(phone.and_then(|phone| phone.audio()).map(audio::shown))
 }
 
 fn start(call: &Call, session: MediaSessionId, agent_config: String) -> Start {

@@ -127,7 +127,7 @@ fn shown(view: View) -> Result<api::Phone, Error> {
         max_concurrent_calls: phone.max_concurrent_calls,
         gather,
         transfer_numbers: phone.transfer_numbers().map_err(broken)?,
-        audio: phone.audio().map_err(broken)?.map(audio::shown),
+        audio: phone.audio().map(audio::shown),
         has_credentials,
         created_at: Some(timestamp(phone.created_at)),
         number: phone.number,

@@ -5,7 +5,7 @@ use callbridge_proto::{
     agent::v1::{LeaveAction, converse_request::Event},
     directory::v1::{AudioEncoding, AudioSettings, GetPhoneRequest, Phone, UpdatePhoneRequest},
 };
-use e2e::{Agent, CUSTOMER, Story, invalid, quick, read_wav, refusal, registration, tone};
+use e2e::{Agent, CUSTOMER, Story, invalid, quick, read_wav, refusal, registration, session, tone};
 use exotel_sim::{CallerScript, Outcome, StreamReport};
 use prost_types::FieldMask;
 
@@ -77,7 +77,7 @@ async fn a_phones_audio_settings_reach_its_calls() -> Result<()> {
     let audio = AudioSettings {
         min_packet_bytes: 3200,
         max_packet_bytes: 3200,
-        lead_ms: 220,
+        lead_ms: 400,
         positions: true,
         fill_gaps: true,
         encoding: AudioEncoding::Pcm16.into(),
@@ -102,5 +102,13 @@ async fn a_phones_audio_settings_reach_its_calls() -> Result<()> {
     phones.update_phone(update(&phone_id, AudioSettings::default())).await?;
     let shown = phones.get_phone(GetPhoneRequest { phone_id }).await?;
     assert_eq!(shown.into_inner().phone.context("the phone")?.audio, None);
+
+    // F40: settings of a later release are no reason to refuse a call.
+    session(&story.stack.database_url)
+        .await?
+        .batch_execute(r#"UPDATE phones SET audio = '{"encoding": "later"}'"#)
+        .await?;
+    let stream = speech(&story, &mut agent, &said).await?;
+    assert!(stream.small_messages > 0, "the defaults");
     story.stack.shut_down().await
 }

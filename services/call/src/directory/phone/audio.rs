@@ -1,5 +1,7 @@
 //! How the audio of a phone's calls is sent and read.
 
+use std::ops::RangeInclusive;
+
 use callbridge_proto::directory::v1 as api;
 use serde_json::json;
 
@@ -14,6 +16,10 @@ const PACKET: i32 = 320;
 const LARGEST_PACKET: i32 = 24_000;
 /// What the edge takes for 0.
 const DEFAULT_PACKETS: (i32, i32) = (320, 3200);
+const DEFAULT_LEAD_MS: i32 = 500;
+const LEADS_MS: RangeInclusive<i32> = 100..=500;
+/// Half a millisecond at 8 kHz: a packet of more than half the lead would come when Exotel's buffer is empty already.
+const PACKET_PER_LEAD_MS: i32 = 8;
 
 /// Checks settings. None is the default.
 pub(super) fn read(
@@ -39,9 +45,16 @@ pub(super) fn read(
         "is at least min_packet_bytes (the defaults are 3200 and 320)",
     );
     wrong.require(
-        settings.lead_ms == 0 || (100..=500).contains(&settings.lead_ms),
+        settings.lead_ms == 0 || LEADS_MS.contains(&settings.lead_ms),
         &at("lead_ms"),
         "is from 100 to 500, or 0 for 500",
+    );
+    // One that is wrong itself is told above.
+    let lead_ms = or(settings.lead_ms, DEFAULT_LEAD_MS).clamp(*LEADS_MS.start(), *LEADS_MS.end());
+    wrong.require(
+        or(min, default_min) <= PACKET_PER_LEAD_MS * lead_ms,
+        &at("min_packet_bytes"),
+        "is at most 8 bytes for each millisecond of lead_ms (4000 for the default of 500): a longer one would always be late",
     );
     let encoding = match api::AudioEncoding::try_from(settings.encoding) {
         Ok(api::AudioEncoding::Unspecified | api::AudioEncoding::Pcm16) => Coding::Pcm16,
@@ -164,6 +177,13 @@ mod tests {
             ),
             (
                 api::AudioSettings {
+                    lead_ms: i32::MAX,
+                    ..settings
+                },
+                vec!["audio.lead_ms"],
+            ),
+            (
+                api::AudioSettings {
                     encoding: 9,
                     ..settings
                 },
@@ -173,6 +193,14 @@ mod tests {
                 api::AudioSettings {
                     min_packet_bytes: 3200,
                     lead_ms: 100,
+                    ..settings
+                },
+                vec!["audio.min_packet_bytes"],
+            ),
+            (
+                api::AudioSettings {
+                    min_packet_bytes: 3200,
+                    lead_ms: 400,
                     ..settings
                 },
                 vec![],
