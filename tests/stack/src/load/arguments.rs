@@ -44,7 +44,7 @@ pub(super) struct Arguments {
     /// audio: how many calls at one time.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = streams)]
     pub(super) streams: usize,
-    /// audio: how many milliseconds of audio a caller sends at once: 20 or 100.
+    /// audio: how many milliseconds of audio a caller sends, and is sent back, at once: 20 or 100.
     #[arg(long, value_name = "MS", default_value_t = 100, value_parser = chunk_ms)]
     pub(super) chunk_ms: u32,
     /// audio: whether the server has a processor to itself; with one processor nothing has.

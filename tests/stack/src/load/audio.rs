@@ -16,6 +16,7 @@ mod usage;
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::Context as _;
+use callbridge_proto::directory::v1::AudioSettings;
 use data_encoding::BASE64;
 use exotel::paths::STATIC_SOCKET;
 
@@ -64,22 +65,29 @@ pub(super) async fn run(arguments: &Arguments, cores: &Cores, processors: usize)
     let of_agent = measure("tonic echo", plan, &[&agent], length).await?;
     agent.end().await?;
 
-    let of_edge = through_the_edge(cores, &folder, length, with).await?;
+    let of_edge = through_the_edge(cores, &folder, length, arguments.chunk_ms, with).await?;
     Figures::new(arguments, processors, of_socket, of_agent, of_edge).tell(arguments)
 }
 
 /// The calls of the product: call-service and PostgreSQL are this process's and its children, the edge and the agent are
-/// processes of their own.
+/// processes of their own. What is sent back is in chunks of the same length.
 async fn through_the_edge(
     cores: &Cores,
     folder: &Path,
     length: Duration,
+    chunk_ms: u32,
     with: impl FnOnce(Target) -> Plan,
 ) -> anyhow::Result<Measured> {
     let agent = Server::start(Piece::Agent, &cores.others, folder, |_| Settings::new()).await?;
     let stack = Stack::builder().start().await?;
     let mut registration = Registration::new("load")?;
     registration.agent.endpoints = vec![format!("http://{}", agent.address)];
+    let bytes = i32::try_from(u64::from(chunk_ms) * room::RATE * 2 / 1_000)?;
+    registration.phone.audio = Some(AudioSettings {
+        min_packet_bytes: bytes,
+        max_packet_bytes: bytes,
+        ..AudioSettings::default()
+    });
     let registered = stack.register(registration).await?;
 
     let internal = std::net::SocketAddr::from(([127, 0, 0, 1], port::lasting()?));
