@@ -13,18 +13,13 @@ use tokio::time::Instant;
 use crate::{
     frames::{self, Sent, pcm},
     http::{sha256, wav},
-    peers::{Asked, Bench, MEDIA, Manner, Script, agent, call, heard, hears, told},
+    peers::{Asked, Bench, MEDIA, Manner, Script, agent, call, heard, hears, told, with_agent},
     web::begin,
 };
 
 #[tokio::test]
 async fn what_is_said_comes_back_sample_for_sample() {
-    let (url, mut events) = agent(Manner::Echo).await;
-    let mut bench = Bench::new(Script {
-        agents: vec![url],
-        ..Script::default()
-    })
-    .await;
+    let (mut bench, mut events) = with_agent(Manner::Echo).await;
     let mut socket = begin(&bench).await;
     let Asked::Claim(claim) = bench.asked().await else {
         panic!()

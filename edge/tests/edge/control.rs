@@ -10,7 +10,7 @@ use callbridge_proto::{
 
 use crate::{
     frames::{self, pcm},
-    peers::{Bench, MEDIA, Manner, Script, agent, heard, hears},
+    peers::{Bench, MEDIA, Manner, Script, agent, heard, hears, with_agent},
     web::begin,
 };
 
@@ -26,12 +26,7 @@ fn command(id: &str, action: command::Action) -> Option<Downward> {
 
 #[tokio::test]
 async fn commands_reach_the_session_once_and_are_answered() {
-    let (url, mut events) = agent(Manner::Echo).await;
-    let mut bench = Bench::new(Script {
-        agents: vec![url],
-        ..Script::default()
-    })
-    .await;
+    let (mut bench, mut events) = with_agent(Manner::Echo).await;
     let mut socket = begin(&bench).await;
     let Some(Report::AgentConnected(_)) = bench.event().await.event else {
         panic!()
@@ -93,12 +88,7 @@ async fn commands_reach_the_session_once_and_are_answered() {
 /// call-service sends a command as soon as it has committed the start, before the edge has its answer or the greeting.
 #[tokio::test]
 async fn a_command_before_the_session_is_carried_out() {
-    let (url, _events) = agent(Manner::Echo).await;
-    let mut bench = Bench::new(Script {
-        agents: vec![url],
-        ..Script::default()
-    })
-    .await;
+    let (mut bench, _events) = with_agent(Manner::Echo).await;
     let Upward::Hello(_) = bench.control().await else {
         panic!()
     };

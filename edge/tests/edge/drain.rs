@@ -6,19 +6,14 @@ use callbridge_proto::agent::v1::converse_request::Event;
 
 use crate::{
     frames::{self, pcm},
-    peers::{Bench, Manner, Script, agent, hears},
+    peers::{Bench, Manner, Script, agent, hears, with_agent},
     web::begin,
 };
 
 /// F76: a live call outlives SIGTERM; new ones find the door closed; the process ends after the last.
 #[tokio::test]
 async fn live_calls_finish_after_the_stop() {
-    let (url, _events) = agent(Manner::Echo).await;
-    let mut bench = Bench::new(Script {
-        agents: vec![url],
-        ..Script::default()
-    })
-    .await;
+    let (mut bench, _events) = with_agent(Manner::Echo).await;
     let mut socket = begin(&bench).await;
     bench.event().await;
     bench.tasks.stop();

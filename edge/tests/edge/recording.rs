@@ -20,7 +20,10 @@ use edge::{
 };
 use runtime::objects::Place;
 use tempfile::TempDir;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    time::{Instant, timeout},
+};
 use tonic::Status;
 
 use crate::{
@@ -53,6 +56,16 @@ async fn bench(script: Script, settings: Settings) -> Bench {
     // What answers has its place on the disk.
     get(bench.public, "/").await;
     bench
+}
+
+/// With an agent that says what it hears.
+async fn echoing(settings: Settings) -> (Bench, UnboundedReceiver<Event>) {
+    let (url, events) = agent(Manner::Echo).await;
+    let script = Script {
+        agents: vec![url],
+        ..Script::default()
+    };
+    (bench(script, settings).await, events)
 }
 
 async fn begin(to: SocketAddr, bench: &Bench) -> Socket {
@@ -240,12 +253,7 @@ fn a_barge_in_cuts_the_recording_where_the_person_heard_it() {
 #[tokio::test]
 async fn a_disk_that_hangs_does_not_touch_the_audio() {
     let folder = TempDir::new().unwrap();
-    let (url, _events) = agent(Manner::Echo).await;
-    let script = Script {
-        agents: vec![url],
-        ..Script::default()
-    };
-    let mut bench = bench(script, settings(folder.path())).await;
+    let (mut bench, _events) = echoing(settings(folder.path())).await;
     // Whoever opens a pipe for writing hangs until somebody reads.
     let (track, pipe) = (place(folder.path()).join("customer.pcm"), folder.path().join("pipe"));
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -280,12 +288,7 @@ async fn a_disk_that_hangs_does_not_touch_the_audio() {
 #[tokio::test]
 async fn a_full_disk_makes_a_recording_incomplete() {
     let folder = TempDir::new().unwrap();
-    let (url, _events) = agent(Manner::Echo).await;
-    let script = Script {
-        agents: vec![url],
-        ..Script::default()
-    };
-    let mut bench = bench(script, settings(folder.path())).await;
+    let (mut bench, _events) = echoing(settings(folder.path())).await;
     symlink("/dev/full", place(folder.path()).join("customer.pcm")).unwrap();
     let mut socket = begin(bench.public, &bench).await;
     let said = sound(8000);
@@ -305,16 +308,11 @@ async fn a_full_disk_makes_a_recording_incomplete() {
 #[tokio::test]
 async fn a_spool_at_its_limit_takes_no_more() {
     let folder = TempDir::new().unwrap();
-    let (url, _events) = agent(Manner::Echo).await;
-    let script = Script {
-        agents: vec![url],
-        ..Script::default()
-    };
     let little = Settings {
         limit: 1000,
         ..settings(folder.path())
     };
-    let mut bench = bench(script, little).await;
+    let (mut bench, _events) = echoing(little).await;
     let mut socket = begin(bench.public, &bench).await;
     let said = sound(8000);
     say(&mut socket, &said).await;
@@ -351,12 +349,7 @@ async fn an_edge_without_a_spool_says_so() {
 #[tokio::test]
 async fn a_store_that_is_away_is_tried_again() {
     let folder = TempDir::new().unwrap();
-    let (url, _events) = agent(Manner::Echo).await;
-    let script = Script {
-        agents: vec![url],
-        ..Script::default()
-    };
-    let mut bench = bench(script, settings(folder.path())).await;
+    let (mut bench, _events) = echoing(settings(folder.path())).await;
     // Where the call's folder should be there is something else.
     let obstacle = folder.path().join("stored/call_1");
     fs::write(&obstacle, "").unwrap();
@@ -481,12 +474,7 @@ async fn a_recording_that_is_too_old_is_given_up() {
 #[tokio::test]
 async fn a_recording_that_nobody_knows_is_removed() {
     let folder = TempDir::new().unwrap();
-    let (url, _events) = agent(Manner::Echo).await;
-    let script = Script {
-        agents: vec![url],
-        ..Script::default()
-    };
-    let mut bench = bench(script, settings(folder.path())).await;
+    let (mut bench, _events) = echoing(settings(folder.path())).await;
     let mut socket = begin(bench.public, &bench).await;
     say(&mut socket, &sound(1600)).await;
     assert_eq!(socket.listen(1600).await, sound(1600));

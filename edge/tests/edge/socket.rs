@@ -10,7 +10,7 @@ use tonic::Status;
 
 use crate::{
     frames::{self, pcm},
-    peers::{Asked, Bench, Manner, Script, account, agent, call, heard, hears},
+    peers::{Asked, Bench, Manner, Script, account, agent, call, heard, hears, with_agent},
     web::{Socket, begin},
 };
 
@@ -31,12 +31,7 @@ async fn a_refused_claim_is_a_404() {
 /// F63, F65: refused at `start`.
 #[tokio::test]
 async fn a_refused_start_closes_with_1008() {
-    let (url, mut events) = agent(Manner::Echo).await;
-    let mut bench = Bench::new(Script {
-        agents: vec![url],
-        ..Script::default()
-    })
-    .await;
+    let (mut bench, mut events) = with_agent(Manner::Echo).await;
     let mut socket = Socket::open(bench.public, &bench.socket_path(), None).await.unwrap();
     bench.asked().await;
     bench.set(|script| script.failures.push_back(Status::failed_precondition("another socket")));
@@ -48,12 +43,7 @@ async fn a_refused_start_closes_with_1008() {
 /// F63: call-service answers the edge's second try of one `start` as it did the first; another socket's is not that.
 #[tokio::test]
 async fn a_session_has_one_socket() {
-    let (url, _events) = agent(Manner::Echo).await;
-    let mut bench = Bench::new(Script {
-        agents: vec![url],
-        ..Script::default()
-    })
-    .await;
+    let (mut bench, _events) = with_agent(Manner::Echo).await;
     let mut socket = begin(&bench).await;
     assert_eq!(bench.event().await.sequence, 1);
     let mut second = begin(&bench).await;
@@ -74,12 +64,7 @@ async fn a_socket_without_start_is_closed() {
 
 #[tokio::test]
 async fn an_applet_with_a_fixed_url_is_known_by_its_credentials() {
-    let (url, mut events) = agent(Manner::Echo).await;
-    let mut bench = Bench::new(Script {
-        agents: vec![url],
-        ..Script::default()
-    })
-    .await;
+    let (mut bench, mut events) = with_agent(Manner::Echo).await;
     let basic =
         |user: &str, password: &str| format!("Basic {}", BASE64.encode(format!("{user}:{password}").as_bytes()));
     let path = "/ws/exotel/voice";
@@ -130,12 +115,7 @@ async fn a_peer_that_breaks_the_protocol_is_closed() {
         assert_eq!(bench.end().await.1.reason, "bad_frames");
     }
     // No closing handshake at all.
-    let (url, _events) = agent(Manner::Echo).await;
-    let mut bench = Bench::new(Script {
-        agents: vec![url],
-        ..Script::default()
-    })
-    .await;
+    let (mut bench, _events) = with_agent(Manner::Echo).await;
     let socket = begin(&bench).await;
     bench.event().await;
     drop(socket);

@@ -10,7 +10,7 @@ use edge::AllowList;
 
 use crate::{
     frames::{self, pcm},
-    peers::{Bench, Lie, Manner, Script, agent, heard, hears, liar, told},
+    peers::{Bench, Lie, Manner, Script, agent, heard, hears, liar, told, with_agent},
     web::{Socket, begin},
 };
 
@@ -38,12 +38,7 @@ async fn the_next_endpoint_is_tried() {
 /// F73, F104: an agent that breaks off is replaced once; then the tone is heard and the call is left.
 #[tokio::test]
 async fn a_call_without_an_agent_is_left_cleanly() {
-    let (url, mut events) = agent(Manner::Break).await;
-    let mut bench = Bench::new(Script {
-        agents: vec![url],
-        ..Script::default()
-    })
-    .await;
+    let (mut bench, mut events) = with_agent(Manner::Break).await;
     let mut socket = begin(&bench).await;
     assert!(!socket.listen(4000).await.is_empty());
     assert_eq!(socket.closed().await, (1000, "agent_failed".to_owned()));
@@ -74,12 +69,7 @@ async fn an_agent_that_is_a_black_hole_is_given_up() {
 /// An agent that waits for the person to speak need not send headers before.
 #[tokio::test]
 async fn an_agent_that_only_listens_is_connected() {
-    let (url, mut events) = agent(Manner::Listen).await;
-    let mut bench = Bench::new(Script {
-        agents: vec![url],
-        ..Script::default()
-    })
-    .await;
+    let (mut bench, mut events) = with_agent(Manner::Listen).await;
     let mut socket = begin(&bench).await;
     assert!(matches!(bench.event().await.event, Some(Report::AgentConnected(_))));
     socket.send(frames::media(1, &pcm(vec![7; 160]))).await;
@@ -92,12 +82,7 @@ async fn an_agent_that_only_listens_is_connected() {
 /// F71: an agent that does not read costs its own call the oldest audio; the end does not wait for it.
 #[tokio::test]
 async fn an_agent_that_does_not_read_loses_audio_only() {
-    let (url, _events) = agent(Manner::Deaf).await;
-    let mut bench = Bench::new(Script {
-        agents: vec![url],
-        ..Script::default()
-    })
-    .await;
+    let (mut bench, _events) = with_agent(Manner::Deaf).await;
     let mut socket = begin(&bench).await;
     bench.event().await;
     // More than the agent's transport holds: three megabytes.

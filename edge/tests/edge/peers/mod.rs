@@ -13,6 +13,7 @@ use std::{
 };
 
 use callbridge_proto::{
+    agent::v1::converse_request::Event,
     id::{AccountId, CallId},
     ingress::v1::{
         Heartbeat, SessionEnded, SessionEvent, attach_edge_request::Message as Upward,
@@ -55,6 +56,16 @@ pub(crate) struct Bench {
     control: VecDeque<Upward>,
     pub(crate) tasks: Tasks,
     pub(crate) ended: tokio::task::JoinHandle<Option<anyhow::Result<()>>>,
+}
+
+/// With one agent, and what that hears.
+pub(crate) async fn with_agent(manner: Manner) -> (Bench, mpsc::UnboundedReceiver<Event>) {
+    let (url, events) = agent(manner).await;
+    let script = Script {
+        agents: vec![url],
+        ..Script::default()
+    };
+    (Bench::new(script).await, events)
 }
 
 impl Bench {
