@@ -15,8 +15,8 @@ use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{
     EnvFilter, Layer as _,
-    filter::{self, FilterExt as _, LevelFilter},
-    layer::SubscriberExt as _,
+    filter::{self, FilterExt as _, LevelFilter, ParseError},
+    layer::{self, SubscriberExt as _},
     util::SubscriberInitExt as _,
 };
 
@@ -133,10 +133,9 @@ pub fn start(service: &'static str, settings: &Settings) -> anyhow::Result<Telem
             .with_tracer(provider.tracer("callbridge"))
             .with_filter(exported)
     });
-    let wanted = EnvFilter::try_new(&settings.filter)?.and(filter::filter_fn(may_be_logged));
     tracing_subscriber::registry()
         .with(spans)
-        .with(lines.with_filter(wanted))
+        .with(lines.with_filter(wanted(&settings.filter)?))
         .try_init()?;
     Ok(Telemetry {
         traces,
@@ -170,6 +169,12 @@ fn is_ours(metadata: &Metadata<'_>) -> bool {
 /// Whether a span, or an event within one, may go to the collector (F122).
 fn is_exported(metadata: &Metadata<'_>) -> bool {
     is_ours(metadata) && *metadata.level() <= Level::INFO
+}
+
+/// What is logged. It has a highest level: without one, libraries would make every span and event that nobody wants.
+fn wanted<S>(settings: &str) -> Result<impl layer::Filter<S> + use<S>, ParseError> {
+    let allowed = filter::filter_fn(may_be_logged).with_max_level_hint(LevelFilter::TRACE);
+    Ok(EnvFilter::try_new(settings)?.and(allowed))
 }
 
 /// Whether a line may be written, wanted or not (F122).
@@ -215,4 +220,23 @@ pub fn context_of(traceparent: &str) -> Context {
 /// A metric label.
 pub fn label(key: &'static str, value: impl Into<opentelemetry::Value>) -> KeyValue {
     KeyValue::new(key, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::{Registry, layer::Filter as _};
+
+    use super::*;
+
+    #[test]
+    fn what_nobody_wants_is_not_even_made() {
+        for (settings, most) in [
+            ("info", LevelFilter::INFO),
+            ("warn,edge=debug", LevelFilter::DEBUG),
+            ("off", LevelFilter::OFF),
+        ] {
+            let wanted = wanted::<Registry>(settings).unwrap();
+            assert_eq!(wanted.max_level_hint(), Some(most), "{settings}");
+        }
+    }
 }
