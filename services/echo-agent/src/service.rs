@@ -46,7 +46,7 @@ impl VoiceAgentService for EchoAgent {
         let span = info_span!("session", call.id = field::Empty, media_session.id = field::Empty);
         // The server drops this handler's future when the head is sent; the session is a task of its own.
         self.tasks
-            .spawn(self.clone().session(request.into_inner(), answers).instrument(span));
+            .spawn_apart(self.clone().session(request.into_inner(), answers).instrument(span));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }

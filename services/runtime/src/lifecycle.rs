@@ -1,7 +1,14 @@
 //! Tracked tasks and the order of stopping: soft (finish what you do), then hard (drop it), each bounded.
 
-use std::{convert::Infallible, future::Future, time::Duration};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
+use futures_util::future::{AbortHandle, Abortable, FutureExt as _};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
@@ -16,7 +23,31 @@ pub struct Tasks {
     tracker: TaskTracker,
     soft: CancellationToken,
     impatient: CancellationToken,
-    hard: CancellationToken,
+    running: Arc<Mutex<Running>>,
+}
+
+/// What the hard stop drops. A token of all would be a lock that each task takes whenever it is polled.
+#[derive(Debug, Default)]
+struct Running {
+    next: u64,
+    tasks: HashMap<u64, AbortHandle>,
+    stopped: bool,
+}
+
+/// A task's place among those that run, until it is dropped.
+struct Place {
+    running: Arc<Mutex<Running>>,
+    id: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.running).tasks.remove(&self.id);
+    }
+}
+
+fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Tasks {
@@ -30,9 +61,41 @@ impl Tasks {
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
-        let hard = self.hard.clone();
-        let tracked = async move { hard.run_until_cancelled_owned(task).await };
-        self.tracker.spawn(tracked.instrument(Span::current()))
+        self.spawn_apart(task.instrument(Span::current()))
+    }
+
+    /// Runs a task in no span: for what outlives the request that asked for it.
+    pub fn spawn_apart<F>(&self, task: F) -> JoinHandle<Option<F::Output>>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        let (abort, registration) = AbortHandle::new_pair();
+        let place = self.place(abort);
+        let placed = Abortable::new(task, registration).map(move |ended| {
+            drop(place);
+            ended.ok()
+        });
+        self.tracker.spawn(placed)
+    }
+
+    fn drop_all(&self) {
+        let mut running = lock(&self.running);
+        running.stopped = true;
+        running.tasks.values().for_each(AbortHandle::abort);
+    }
+
+    fn place(&self, abort: AbortHandle) -> Place {
+        let mut running = lock(&self.running);
+        if running.stopped {
+            abort.abort();
+        }
+        let id = running.next;
+        running.next += 1;
+        running.tasks.insert(id, abort);
+        Place {
+            running: Arc::clone(&self.running),
+            id,
+        }
     }
 
     /// Resolves when shutdown was asked for: take no new work, finish what was begun.
@@ -79,7 +142,7 @@ impl Tasks {
         }
         let left = self.tracker.len();
         warn!(tasks = left, "tasks did not finish in time and are dropped");
-        self.hard.cancel();
+        self.drop_all();
         // A dropped future ends at its next await; a task that never awaits must not hold the process.
         let _ = timeout(Duration::from_secs(1), self.tracker.wait()).await;
         left
@@ -142,5 +205,7 @@ mod tests {
         tasks.spawn(pending::<()>());
         assert_eq!(tasks.shut_down(Duration::from_secs(5)).await, 1);
         assert!(tasks.is_empty());
+        assert!(lock(&tasks.running).tasks.is_empty());
+        assert_eq!(tasks.spawn(pending::<()>()).await.unwrap(), None);
     }
 }

@@ -11,7 +11,6 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::Span;
 
 use crate::{
     app::App,
@@ -160,7 +159,7 @@ impl IngressService for Service {
         let (answers, receiver) = mpsc::channel(attach::IN_FLIGHT);
         let app = Arc::clone(&self.0);
         // The stream lives for days: what happens on it must not all end up in one trace.
-        Span::none().in_scope(|| self.0.tasks.spawn(attach::serve(app, requests, answers)));
+        self.0.tasks.spawn_apart(attach::serve(app, requests, answers));
         let answers = ReceiverStream::new(receiver).map(|answer| answer.map_err(Status::from));
         Ok(Response::new(Box::pin(answers)))
     }
