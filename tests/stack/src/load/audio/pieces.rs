@@ -34,7 +34,11 @@ const PIECE: &str = "piece";
 /// The path of the echoing WebSocket.
 pub(super) const ECHO_PATH: &str = "/echo";
 /// More than a connection of the generator has; hyper's default is 200.
-const MAX_STREAMS: u32 = 100_000;
+const MAX_STREAMS: u32 = 2_000;
+/// As the echo agent has them (`edge/README.md`, Invariants): a stream may be sent so much ahead of what is read, and all
+/// streams of a connection together.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS;
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -136,6 +140,8 @@ fn echo(name: Piece, listen: Option<SocketAddr>) -> anyhow::Result<()> {
             }
             Piece::Agent | Piece::Edge => Server::builder()
                 .max_concurrent_streams(MAX_STREAMS)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
                 .add_service(VoiceAgentServiceServer::new(Echo))
                 .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
                 .await
