@@ -31,6 +31,7 @@ mod generated {
     }
 }
 
+mod codec;
 pub mod id;
 
 pub use generated::{agent, call, directory, ingress};

@@ -30,7 +30,7 @@ const MAX_MESSAGE: usize = 64 * 1024;
 /// How far this clock may be ahead of the database's, by which a socket's token is over: call-service looks at that again (F37).
 const CLOCKS_APART: u64 = 15 * 60;
 /// Read buffer of each socket: a frame of 100 ms fits, and thousands of idle sockets cost little.
-const READ_BUFFER: usize = 4 * 1024;
+const READ_BUFFER: usize = 3 * 1024;
 /// Frames go out at once; what a stalled peer leaves unsent waits in the session, where it is bounded (F70).
 const WRITE_BUFFER: usize = 0;
 const MAX_WRITE_BUFFER: usize = 64 * 1024;
@@ -140,7 +140,7 @@ fn accept(edge: &Arc<Edge>, upgrade: WebSocketUpgrade, ticket: Ticket, pending: 
     let limit = edge.config.start_limit;
     let session = Arc::clone(edge);
     let live = edge.live.enter();
-    edge.sessions.spawn(async move {
+    edge.sessions.spawn_apart(async move {
         if let Ok(Ok(socket)) = tokio::time::timeout(limit, socket).await {
             driver::run(session, socket, ticket, pending).await;
         }
