@@ -37,8 +37,8 @@ pub struct Config {
     pub start_limit: Duration,
     /// `EDGE_AGENT_SECONDS`: how long connecting to an agent may take, all its endpoints together.
     pub agent_limit: Duration,
-    /// `EDGE_AGENT_STREAMS`: so many gRPC streams to agents share a connection at most. Fewer do where the agent's server
-    /// would let one that is not read stall the others.
+    /// `EDGE_AGENT_STREAMS`: so many gRPC streams to agents share a connection at most. Fewer do where there are few, and where
+    /// the agent's server would let one that is not read stall the others.
     pub agent_streams: u32,
     /// `EDGE_STALL_SECONDS`: a peer on a WebSocket that takes nothing for this long has stopped reading.
     pub stall_limit: Duration,
@@ -113,7 +113,7 @@ impl Config {
         let header_limit = seconds(&mut vars, "EDGE_HEADER_SECONDS", 10.0);
         let start_limit = seconds(&mut vars, "EDGE_START_SECONDS", 10.0);
         let agent_limit = seconds(&mut vars, "EDGE_AGENT_SECONDS", 8.0);
-        let agent_streams = vars.parsed_or("EDGE_AGENT_STREAMS", "a number from 1 to 1000", 8);
+        let agent_streams = vars.parsed_or("EDGE_AGENT_STREAMS", "a number from 1 to 1000", 250);
         if !(1..=1000).contains(&agent_streams) {
             vars.problem("EDGE_AGENT_STREAMS", "must be a number from 1 to 1000");
         }

@@ -8,7 +8,7 @@ use callbridge_proto::ingress::v1::{
     ClaimSocketResponse, StartSessionRequest, StartSessionResponse, session_event::Event,
 };
 use exotel::stream::bot::Names;
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use opentelemetry::trace::TraceContextExt as _;
 use runtime::telemetry;
 use tokio::{
@@ -60,29 +60,42 @@ struct Started {
     greeting: Option<Bytes>,
 }
 
-type Starting = BoxFuture<'static, Result<Started, u16>>;
-type Dialing = BoxFuture<'static, Result<(usize, Link), Unreachable>>;
+/// What seldom happens.
+enum Rare {
+    Started(Result<Started, u16>),
+    Dialed(Result<(usize, Link), Unreachable>),
+    /// None: there will be no more.
+    Order(Option<Order>, mpsc::Receiver<Order>),
+    Drain,
+}
 
 struct Driver {
+    span: Span,
     edge: Arc<Edge>,
     socket: Socket<WebSocket>,
     session: Session,
     ticket: Ticket,
     pending: Option<OwnedSemaphorePermit>,
-    starting: Option<Starting>,
+    /// Call-service is being asked to start the session.
+    starting: bool,
     names: Names,
     endpoints: Vec<String>,
-    dialing: Option<Dialing>,
     link: Option<Link>,
     reporter: Option<Reporter>,
-    orders: Option<mpsc::Receiver<Order>>,
+    /// What seldom happens is looked at only once it has happened, not for every frame.
+    rare: FuturesUnordered<BoxFuture<'static, Rare>>,
     recording: Option<Recording>,
     close: Option<(u16, &'static str)>,
     left: bool,
 }
 
-/// Runs a session from the upgrade to its end.
-pub(crate) async fn run(edge: Arc<Edge>, socket: WebSocket, ticket: Ticket, pending: OwnedSemaphorePermit) {
+/// Runs a session from the upgrade to its end. Its memory is taken here, not while a socket is waited for.
+pub(crate) fn run(
+    edge: Arc<Edge>,
+    socket: WebSocket,
+    ticket: Ticket,
+    pending: OwnedSemaphorePermit,
+) -> impl Future<Output = ()> + Send {
     let limits = Limits {
         start: edge.config.start_limit,
         idle: edge.config.idle_limit,
@@ -92,31 +105,29 @@ pub(crate) async fn run(edge: Arc<Edge>, socket: WebSocket, ticket: Ticket, pend
         pong: PING_AFTER,
     };
     let now = Instant::now();
+    let draining = edge.sessions.stopping();
     let driver = Driver {
+        span: info_span!(parent: None, "session", call.id = field::Empty, media_session.id = field::Empty, reason = field::Empty),
         socket: Socket::new(socket, now, patience),
         session: Session::new(now, limits),
         edge,
         ticket,
         pending: Some(pending),
-        starting: None,
+        starting: false,
         names: Names::default(),
         endpoints: Vec::new(),
-        dialing: None,
         link: None,
         reporter: None,
-        orders: None,
+        rare: FuturesUnordered::from_iter([draining.map(|()| Rare::Drain).boxed()]),
         recording: None,
         close: None,
         left: false,
     };
-    let span = info_span!(parent: None, "session", call.id = field::Empty, media_session.id = field::Empty, reason = field::Empty);
-    driver.run().instrument(span).await;
+    Box::pin(driver.run())
 }
 
 impl Driver {
     async fn run(mut self) {
-        let draining = self.edge.sessions.stopping();
-        tokio::pin!(draining);
         let timer = sleep_until(Instant::now() + NEVER);
         tokio::pin!(timer);
         loop {
@@ -126,32 +137,80 @@ impl Driver {
                 break;
             }
             let now = Instant::now();
-            let plan = self.session.plan(now);
+            let plan = self.hand_on(now);
+            if self.session.has_effect() {
+                continue;
+            }
             let planned = if let Plan::At(time) = plan { Some(time) } else { None };
             let wake = [self.session.wake(), planned, Some(self.socket.wake())]
                 .into_iter()
                 .flatten()
                 .min();
             let wake = wake.unwrap_or(now + NEVER);
-            if timer.deadline() != wake {
+            // One that goes off early costs less than to set it anew for every frame.
+            if wake < timer.deadline() || timer.is_elapsed() {
                 timer.as_mut().reset(wake);
             }
             let has_event = self.session.has_agent_event();
             tokio::select! {
                 heard = self.socket.next(plan == Plan::Send) => self.heard(heard),
                 turn = next_turn(self.link.as_mut(), has_event) => self.turn(turn),
-                started = waiting(&mut self.starting) => self.started(started),
-                dialed = waiting(&mut self.dialing) => self.dialed(dialed),
-                order = next_order(self.orders.as_mut()) => self.order(order),
+                Some(rare) = self.rare.next() => self.rare(rare),
                 () = timer.as_mut() => self.tick(),
-                () = draining.as_mut() => self.session.drain(),
             }
         }
-        self.end().await;
+        let span = self.span.clone();
+        // Boxed, since it would take its memory from the beginning.
+        Box::pin(self.end()).instrument(span).await;
+    }
+
+    /// Sends what can go at once, and says what is to be done for the socket then.
+    fn hand_on(&mut self, now: Instant) -> Plan {
+        if let Some(link) = &mut self.link {
+            while self.session.has_agent_event()
+                && link.is_ready()
+                && let Some(event) = self.session.agent_event()
+            {
+                link.send(event);
+            }
+        }
+        loop {
+            let plan = self.session.plan(now);
+            if plan != Plan::Send || !self.socket.is_writable() {
+                return plan;
+            }
+            match self.session.next_text(now) {
+                Some(text) => self.socket.send(now, text),
+                None => return plan,
+            }
+        }
+    }
+
+    fn rare(&mut self, rare: Rare) {
+        let _in = self.span.clone().entered();
+        match rare {
+            Rare::Started(started) => self.started(started),
+            Rare::Dialed(dialed) => self.dialed(dialed),
+            Rare::Order(Some(order), orders) => {
+                self.order(order);
+                self.await_order(orders);
+            }
+            Rare::Order(None, _) => {}
+            Rare::Drain => self.session.drain(),
+        }
+    }
+
+    fn await_order(&self, mut orders: mpsc::Receiver<Order>) {
+        let next = async move {
+            let order = orders.recv().await;
+            Rare::Order(order, orders)
+        };
+        self.rare.push(next.boxed());
     }
 
     fn effects(&mut self) {
         while let Some(effect) = self.session.effect() {
+            let _in = self.span.clone().entered();
             match effect {
                 Effect::Begin(start) => {
                     self.names = Names {
@@ -164,7 +223,9 @@ impl Driver {
                     }
                     let request = self.start_request(start);
                     let edge = Arc::clone(&self.edge);
-                    self.starting = Some(Box::pin(begin(edge, request).instrument(Span::current())));
+                    self.starting = true;
+                    let starting = begin(edge, request).map(Rare::Started);
+                    self.rare.push(starting.instrument(self.span.clone()).boxed());
                 }
                 Effect::Dial { first, again, start } => {
                     self.link = None;
@@ -178,8 +239,9 @@ impl Driver {
                         start: *start,
                         names: self.names.clone(),
                     };
-                    let dial = async move { agents.dial(endpoints, first, again, opening, limit).await };
-                    self.dialing = Some(Box::pin(dial.instrument(Span::current())));
+                    let dialing =
+                        async move { Rare::Dialed(agents.dial(endpoints, first, again, opening, limit).await) };
+                    self.rare.push(dialing.instrument(self.span.clone()).boxed());
                 }
                 Effect::Report(report) => {
                     self.left |= matches!(report, Event::Leave(_));
@@ -258,7 +320,7 @@ impl Driver {
     }
 
     fn started(&mut self, started: Result<Started, u16>) {
-        self.starting = None;
+        self.starting = false;
         self.pending = None;
         let Started { response, greeting } = match started {
             Ok(started) => started,
@@ -271,17 +333,17 @@ impl Driver {
         let now = Instant::now();
         self.recording = self.recording(&response);
         let start = response.start.unwrap_or_default();
-        let span = Span::current();
-        span.record("call.id", &start.call_id);
-        span.record("media_session.id", &response.media_session_id);
-        span.add_link(
+        self.span.record("call.id", &start.call_id);
+        self.span.record("media_session.id", &response.media_session_id);
+        self.span.add_link(
             telemetry::context_of(&response.traceparent)
                 .span()
                 .span_context()
                 .clone(),
         );
         tracing::info!("session started");
-        (self.reporter, self.orders) = (Some(reporter), Some(orders));
+        self.reporter = Some(reporter);
+        self.await_order(orders);
         self.edge.metrics.session_began();
         self.endpoints = response.agent_endpoints;
         let left = match (response.ends_in, response.ends_at) {
@@ -310,7 +372,6 @@ impl Driver {
     }
 
     fn dialed(&mut self, dialed: Result<(usize, Link), Unreachable>) {
-        self.dialing = None;
         let now = Instant::now();
         match dialed {
             Ok((endpoint, link)) => {
@@ -337,31 +398,24 @@ impl Driver {
             Turn::Said(Said::Broken(code)) => {
                 self.link = None;
                 if !self.session.is_over() {
-                    tracing::warn!(?code, "the agent's stream broke");
+                    tracing::warn!(parent: &self.span, ?code, "the agent's stream broke");
                 }
                 self.session.agent_ended(now, AgentEnd::Broken);
             }
         }
     }
 
-    fn order(&mut self, order: Option<Order>) {
+    fn order(&mut self, order: Order) {
         let now = Instant::now();
-        let answer = match order {
-            Some(Order::Leave { command_id, leave }) => {
+        let (command_id, done) = match order {
+            Order::Leave { command_id, leave } => {
                 self.session.leave(now, leave);
-                Some((command_id, true))
+                (command_id, true)
             }
-            Some(Order::Message { command_id, message }) => Some((command_id, self.session.message(now, message))),
-            Some(Order::Unknown) => {
-                self.session.unknown();
-                None
-            }
-            None => {
-                self.orders = None;
-                None
-            }
+            Order::Message { command_id, message } => (command_id, self.session.message(now, message)),
+            Order::Unknown => return self.session.unknown(),
         };
-        if let (Some((command_id, done)), Some(reporter)) = (answer, &self.reporter) {
+        if let Some(reporter) = &self.reporter {
             reporter.done(command_id, done);
         }
     }
@@ -372,7 +426,7 @@ impl Driver {
             Line::Fine => {}
             Line::NoPong => self.session.missed_pong(),
             Line::Stalled => {
-                tracing::warn!("the peer stopped reading; the socket is closed");
+                tracing::warn!(parent: &self.span, "the peer stopped reading; the socket is closed");
                 self.session.socket_closed();
             }
         }
@@ -393,8 +447,8 @@ impl Driver {
         // `start` may have been taken although the peer is gone: then the end is to be reported.
         let closing = self.socket.close(code, reason);
         let goodbye = async {
-            if let Some(starting) = self.starting.take()
-                && let Ok(Started { response, .. }) = starting.await
+            if self.starting
+                && let Some(Ok(Started { response, .. })) = started(&mut self.rare).await
                 && let session = response.media_session_id.clone()
                 && let Some((reporter, _orders)) = self.edge.reports.open(response.media_session_id)
             {
@@ -511,16 +565,12 @@ async fn next_turn(link: Option<&mut Link>, has_event: bool) -> Turn {
     }
 }
 
-async fn next_order(orders: Option<&mut mpsc::Receiver<Order>>) -> Option<Order> {
-    match orders {
-        Some(orders) => orders.recv().await,
-        None => pending().await,
+/// What becomes of a start that is under way.
+async fn started(rare: &mut FuturesUnordered<BoxFuture<'static, Rare>>) -> Option<Result<Started, u16>> {
+    while let Some(rare) = rare.next().await {
+        if let Rare::Started(started) = rare {
+            return Some(started);
+        }
     }
-}
-
-async fn waiting<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
-    match future {
-        Some(future) => future.await,
-        None => pending().await,
-    }
+    None
 }

@@ -4,7 +4,7 @@ use std::{future::poll_fn, ops::Deref, task::Poll, time::Duration};
 
 use axum::extract::ws;
 use bytes::Bytes;
-use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
+use futures_util::{FutureExt as _, Sink, SinkExt as _, Stream, StreamExt as _};
 use std::pin::Pin;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::{self, Error as WsError, error::ProtocolError};
@@ -211,12 +211,21 @@ where
         message.heard()
     }
 
-    /// Sends a text message. Only after [`Heard::Writable`].
+    /// Whether a message can be sent now. Where it cannot, [`Socket::next`] tells when it can.
+    pub(crate) fn is_writable(&mut self) -> bool {
+        self.unflushed.is_none()
+            && matches!(
+                poll_fn(|cx| self.inner.poll_ready_unpin(cx)).now_or_never(),
+                Some(Ok(()))
+            )
+    }
+
+    /// Sends a text message. Only while it is writable.
     pub(crate) fn send(&mut self, now: Instant, text: String) {
         self.start(now, M::text(text));
     }
 
-    /// Begins the closing handshake; reading on completes it. Only after [`Heard::Writable`].
+    /// Begins the closing handshake; reading on completes it. Only while it is writable.
     pub(crate) fn say_goodbye(&mut self, now: Instant) {
         self.start(now, M::close(1000, ""));
     }
@@ -224,7 +233,10 @@ where
     fn start(&mut self, now: Instant, message: M) {
         // An error shows again when the socket is read or flushed.
         let _ = Pin::new(&mut self.inner).start_send(message);
-        self.unflushed.get_or_insert(now);
+        // What the peer's machine takes at once, as nearly always, needs no waiting.
+        if !matches!(self.inner.flush().now_or_never(), Some(Ok(()))) {
+            self.unflushed.get_or_insert(now);
+        }
     }
 
     /// When [`Socket::tick`] has something to do.

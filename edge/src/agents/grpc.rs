@@ -6,10 +6,10 @@ use callbridge_proto::agent::v1::{
     ConverseRequest, ConverseResponse, Start, converse_request::Event,
     voice_agent_service_client::VoiceAgentServiceClient,
 };
-use futures_util::future::BoxFuture;
+use futures_util::{StreamExt as _, future::BoxFuture};
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use runtime::rpc::InjectTrace;
+use runtime::{Tasks, rpc::InjectTrace};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout, timeout_at},
@@ -25,6 +25,7 @@ use url::Url;
 use super::{
     ENDPOINT_LIMIT, KEEP_ALIVE, OpenError, Said, Turn,
     connect::{Connector, Protocol},
+    gather::gathered,
     pool::{Lease, Pool},
     windows::{Room, Watched},
 };
@@ -46,6 +47,8 @@ const WARM_LIMIT: Duration = Duration::from_millis(700);
 pub(super) struct Dialler {
     connector: Connector,
     pool: Pool,
+    /// What sends on the connections.
+    tasks: Tasks,
     /// HTTP/2's, for a connection: all its streams' windows together, so that none can use up what another needs.
     window: u32,
 }
@@ -56,6 +59,7 @@ impl Dialler {
         Self {
             connector,
             pool: Pool::new(streams as usize),
+            tasks: Tasks::new(),
             window: streams.saturating_mul(WINDOW).min(i32::MAX as u32),
         }
     }
@@ -106,13 +110,13 @@ impl Dialler {
             .http2_keep_alive_interval(KEEP_ALIVE.0)
             .keep_alive_timeout(KEEP_ALIVE.1)
             .keep_alive_while_idle(true);
-        let (connector, room) = (self.connector.clone(), Room::default());
+        let (connector, tasks, room) = (self.connector.clone(), self.tasks.clone(), Room::default());
         let watched = room.clone();
         let channel = settings.connect_with_connector_lazy(tower::service_fn(move |_| {
-            let (connector, url, room) = (connector.clone(), url.clone(), watched.clone());
+            let (connector, url, tasks, room) = (connector.clone(), url.clone(), tasks.clone(), watched.clone());
             async move {
                 let io = connector.connect(&url, Protocol::Http2).await?;
-                Ok::<_, std::io::Error>(TokioIo::new(Watched::new(io, room)))
+                Ok::<_, std::io::Error>(TokioIo::new(Watched::new(gathered(io, &tasks), room)))
             }
         }));
         Ok(self.pool.add(endpoint, channel, room))
@@ -122,14 +126,13 @@ impl Dialler {
 async fn open(lease: Lease, start: Start) -> Result<Stream, Status> {
     let (outgoing, requests) = mpsc::channel(OUTGOING);
     // The channel is empty, so there is room.
-    let _ = outgoing.try_send(ConverseRequest {
-        event: Some(Event::Start(start)),
-    });
+    let event = Some(Event::Start(start));
+    let _ = outgoing.try_send(Box::new(ConverseRequest { event }));
+    let requests = ReceiverStream::new(requests).map(|request| *request);
     let mut client = VoiceAgentServiceClient::with_interceptor(lease.channel(), InjectTrace)
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    let mut opening: BoxFuture<'static, _> =
-        Box::pin(async move { client.converse(ReceiverStream::new(requests)).await });
+    let mut opening: BoxFuture<'static, _> = Box::pin(async move { client.converse(requests).await });
     // Many servers send no header before the agent speaks first, so another sign of life must do.
     let alive = async {
         answers(lease.channel()).await;
@@ -182,7 +185,8 @@ enum State {
 
 /// One `Converse` stream.
 pub(super) struct Stream {
-    outgoing: Option<mpsc::Sender<ConverseRequest>>,
+    /// Boxed, since the channel keeps room for 32 of them.
+    outgoing: Option<mpsc::Sender<Box<ConverseRequest>>>,
     state: State,
     lease: Lease,
 }
@@ -193,11 +197,17 @@ impl Stream {
         self.outgoing = None;
     }
 
-    /// Sends an event. Only after [`Turn::Send`].
+    /// As [`super::Link::is_ready`].
+    pub(super) fn is_ready(&self) -> bool {
+        self.outgoing.as_ref().is_some_and(|outgoing| outgoing.capacity() > 0)
+    }
+
+    /// Sends an event. Only while it is ready.
     pub(super) fn send(&mut self, event: Event) {
         if let Some(outgoing) = &self.outgoing {
             // There is room, or the agent's half will say why it is gone.
-            let _ = outgoing.try_send(ConverseRequest { event: Some(event) });
+            let event = Some(event);
+            let _ = outgoing.try_send(Box::new(ConverseRequest { event }));
         }
     }
 
@@ -206,7 +216,7 @@ impl Stream {
         let Self { outgoing, state, lease } = self;
         let sendable = async {
             match outgoing {
-                Some(outgoing) if ready && outgoing.reserve().await.is_ok() => {}
+                Some(outgoing) if outgoing.reserve().await.is_ok() => {}
                 // Where it is closed, the agent's half will say why.
                 _ => pending().await,
             }
@@ -239,7 +249,7 @@ impl Stream {
             }
         };
         tokio::select! {
-            () = sendable => Turn::Send,
+            () = sendable, if ready => Turn::Send,
             said = said => Turn::Said(said),
         }
     }

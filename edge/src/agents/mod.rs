@@ -4,6 +4,7 @@
 //! written for Exotel. A [`Link`] is the same to a session either way.
 
 mod connect;
+mod gather;
 mod grpc;
 mod outliers;
 mod pool;
@@ -231,7 +232,15 @@ impl Link {
         turn
     }
 
-    /// Sends an event. Only after [`Turn::Send`].
+    /// Whether an event can be sent now. Where it cannot, [`Link::next`] tells when it can.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        match &mut self.wire {
+            Wire::Grpc(stream) => stream.is_ready(),
+            Wire::Bot(bot) => bot.is_ready(),
+        }
+    }
+
+    /// Sends an event. Only while it is ready.
     pub(crate) fn send(&mut self, event: Event) {
         match &mut self.wire {
             Wire::Grpc(stream) => stream.send(event),

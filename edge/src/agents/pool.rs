@@ -1,7 +1,8 @@
 //! Connections to agents over gRPC, shared by the streams of several sessions and kept warm for the next ones.
 //!
-//! Many streams on one connection mean fewer system calls for the same audio. How many is a setting; how many are safe the
-//! agent's server says by its windows ([`Room`]).
+//! Many streams on one connection mean fewer system calls for the same audio; several connections reach several servers behind
+//! one name. So a connection gets [`FEW`] streams, and when there are many a part of them. How many at most is a setting; how
+//! many are safe the agent's server says by its windows ([`Room`]).
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,6 +14,10 @@ use tonic::transport::Channel;
 
 use super::windows::Room;
 
+/// Streams that share a connection before there are many.
+const FEW: usize = 8;
+/// When there are many, an endpoint's are on so many connections at least.
+const SPREAD: usize = 4;
 /// Connections without a stream, for one endpoint and in all, and how long they are kept.
 const WARM_EACH: usize = 8;
 const WARM_ALL: usize = 64;
@@ -76,7 +81,7 @@ impl Pool {
         let mut connections = self.lock();
         let now = Instant::now();
         connections.prune(now);
-        let most = self.most;
+        let most = self.most.min(connections.share(endpoint));
         let with_room = connections.all.iter_mut().filter(|connection| {
             connection.good
                 && connection.is_young(now)
@@ -129,6 +134,13 @@ impl Pool {
 }
 
 impl Connections {
+    /// How many streams of an endpoint may be on one connection.
+    fn share(&self, endpoint: &str) -> usize {
+        let those = self.all.iter().filter(|connection| connection.endpoint == endpoint);
+        let streams: usize = those.map(|connection| connection.streams).sum();
+        (streams / SPREAD).max(FEW)
+    }
+
     fn prune(&mut self, now: Instant) {
         self.all
             .retain(|connection| connection.streams > 0 || connection.is_warm(now));
@@ -222,6 +234,23 @@ mod tests {
         assert!(pool.take("a").is_none(), "the setting says one");
         drop(only);
         assert!(pool.take("a").is_some());
+    }
+
+    #[tokio::test]
+    async fn many_streams_are_spread_over_a_few_connections() {
+        let pool = Pool::new(40);
+        let mut leases = Vec::new();
+        for (streams, connections) in [(8, 1), (32, 4), (160, 5), (200, 5)] {
+            while leases.len() < streams {
+                leases.push(pool.take("a").unwrap_or_else(|| {
+                    let channel = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+                    let lease = pool.add("a", channel, Room::of(1000));
+                    lease.is_good(true);
+                    lease
+                }));
+            }
+            assert_eq!(pool.lock().all.len(), connections, "{streams} streams");
+        }
     }
 
     #[tokio::test]

@@ -128,7 +128,12 @@ impl Bot {
         }
     }
 
-    /// Sends an event, or nothing where the protocol has no word for it. Only after [`Turn::Send`].
+    /// As [`super::Link::is_ready`].
+    pub(super) fn is_ready(&mut self) -> bool {
+        self.ended.is_none() && self.unsent.is_empty() && self.closing == Closing::Not && self.socket.is_writable()
+    }
+
+    /// Sends an event, or nothing where the protocol has no word for it. Only while it is ready.
     pub(super) fn send(&mut self, event: &Event) {
         let text = match event {
             Event::Audio(audio) => self.feed.media(&audio.pcm),

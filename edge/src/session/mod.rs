@@ -211,6 +211,11 @@ impl Session {
         self.effects.pop_front()
     }
 
+    /// Whether there is something to do.
+    pub fn has_effect(&self) -> bool {
+        !self.effects.is_empty()
+    }
+
     /// Whether the socket is to be, or was, closed.
     pub fn is_over(&self) -> bool {
         self.phase == Phase::Over

@@ -136,6 +136,8 @@ impl Pace {
     }
 
     fn bytes(&self, length: Duration) -> usize {
-        usize::try_from(length.as_nanos() * u128::from(self.rate) / 500_000_000).unwrap_or(usize::MAX)
+        let second = 2 * u64::from(self.rate);
+        let part = u64::from(length.subsec_nanos()) * second / 1_000_000_000;
+        usize::try_from(length.as_secs().saturating_mul(second).saturating_add(part)).unwrap_or(usize::MAX)
     }
 }
