@@ -6,6 +6,7 @@ mod figures;
 mod frame;
 mod generator;
 mod histogram;
+mod moments;
 mod pattern;
 mod phone;
 pub(super) mod pieces;
@@ -24,13 +25,16 @@ use self::{
     cores::Cores,
     figures::Figures,
     generator::{Plan, Target},
+    moments::Moments,
     phone::Line,
     pieces::{ECHO_PATH, Piece},
     run::{Measured, Server, measure},
 };
 use super::{arguments::Arguments, say};
-use crate::{Registration, Settings, Stack, poll, port, target};
+use crate::{Registered, Registration, Settings, Stack, poll, port, target};
 
+/// A person's voice.
+const GREETING: &[u8] = include_bytes!("../../speech/greeting.wav");
 /// A debug build on a busy machine.
 const READY: Duration = Duration::from_secs(30);
 
@@ -65,19 +69,19 @@ pub(super) async fn run(arguments: &Arguments, cores: &Cores, processors: usize)
     let of_agent = measure("tonic echo", plan, &[&agent], length).await?;
     agent.end().await?;
 
-    let of_edge = through_the_edge(cores, &folder, length, arguments.chunk_ms, with).await?;
-    Figures::new(arguments, processors, of_socket, of_agent, of_edge).tell(arguments)
+    let (of_edge, moments) = through_the_edge(cores, &folder, length, arguments.chunk_ms, with).await?;
+    Figures::new(arguments, processors, of_socket, of_agent, of_edge, moments).tell(arguments)
 }
 
 /// The calls of the product: call-service and PostgreSQL are this process's and its children, the edge and the agent are
-/// processes of their own. What is sent back is in chunks of the same length.
+/// processes of their own. What is sent back is in chunks of the same length. Then some calls to an agent that greets.
 async fn through_the_edge(
     cores: &Cores,
     folder: &Path,
     length: Duration,
     chunk_ms: u32,
     with: impl FnOnce(Target) -> Plan,
-) -> anyhow::Result<Measured> {
+) -> anyhow::Result<(Measured, Moments)> {
     let agent = Server::start(Piece::Agent, &cores.others, folder, |_| Settings::new()).await?;
     let stack = Stack::builder().start().await?;
     let mut registration = Registration::new("load")?;
@@ -89,6 +93,9 @@ async fn through_the_edge(
         ..AudioSettings::default()
     });
     let registered = stack.register(registration).await?;
+    let mut greeter = Registration::new("moments")?;
+    greeter.greeting = Some(GREETING.to_vec());
+    let greeter = stack.register(greeter).await?;
 
     let internal = std::net::SocketAddr::from(([127, 0, 0, 1], port::lasting()?));
     let edge = Server::start(Piece::Edge, &cores.server, folder, |address| {
@@ -111,17 +118,21 @@ async fn through_the_edge(
     })
     .await?;
 
-    let credentials = format!("{}:{}", registered.account_id, registered.urls.account_token);
-    let line = Line {
-        address: edge.address,
-        path: STATIC_SOCKET,
-        authorization: format!("Basic {}", BASE64.encode(credentials.as_bytes())),
-        account_sid: registered.account_sid,
-        to: registered.phone_number,
+    let line = |registered: &Registered| {
+        let credentials = format!("{}:{}", registered.account_id, registered.urls.account_token);
+        Line {
+            address: edge.address,
+            path: STATIC_SOCKET,
+            authorization: format!("Basic {}", BASE64.encode(credentials.as_bytes())),
+            account_sid: registered.account_sid.clone(),
+            to: registered.phone_number.clone(),
+        }
     };
-    let measured = measure("edge", with(Target::Socket(line)), &[&edge, &agent], length).await?;
+    let plan = with(Target::Socket(line(&registered)));
+    let measured = measure("edge", plan, &[&edge, &agent], length).await?;
+    let moments = moments::watch(&line(&greeter), &stack.clients(), &greeter.phone_id).await?;
     edge.end().await?;
     agent.end().await?;
     stack.shut_down().await?;
-    Ok(measured)
+    Ok((measured, moments))
 }

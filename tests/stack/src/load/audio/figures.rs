@@ -5,7 +5,10 @@ use std::{fs, time::Duration};
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 
-use super::run::{Cost, Measured};
+use super::{
+    moments::{Moments, median},
+    run::{Cost, Measured},
+};
 use crate::load::{arguments::Arguments, machine, result};
 
 /// A generator that is later than this measures itself.
@@ -20,16 +23,18 @@ pub(super) struct Figures {
     socket: Measured,
     agent: Measured,
     edge: Measured,
+    moments: Moments,
 }
 
 impl Figures {
-    /// Of the echoing WebSocket, the echoing agent, and the edge with its agent.
+    /// Of the echoing WebSocket, the echoing agent, and the edge with its agent and with one that greets.
     pub(super) fn new(
         arguments: &Arguments,
         processors: usize,
         socket: Measured,
         agent: Measured,
         edge: Measured,
+        moments: Moments,
     ) -> Self {
         Self {
             streams: arguments.streams,
@@ -39,6 +44,7 @@ impl Figures {
             socket,
             agent,
             edge,
+            moments,
         }
     }
 
@@ -78,6 +84,7 @@ impl Figures {
             };
             let json = json!({
                 "axum_echo": of(&self.socket), "tonic_echo": of(&self.agent), "edge_and_agent": of(&self.edge),
+                "greeting_ms": self.moments.greeting, "setup_ms": self.moments.agent, "clear_ms": self.moments.clear,
                 "ratio": ratio, "streams": self.streams, "chunk_ms": self.chunk_ms, "seconds": arguments.seconds,
                 "pinned": arguments.pin, "processors": self.processors, "load_avg": self.load,
             });
@@ -87,8 +94,8 @@ impl Figures {
         result(&format!(
             "edge_ms_per_stream_s={:.3} agent_ms_per_stream_s={:.3} baseline_ms_per_stream_s={baseline:.3} \
             axum_ms_per_stream_s={:.3} tonic_ms_per_stream_s={:.3} ratio={ratio:.2} p50_ms={:.2} p99_ms={:.2} p999_ms={:.2} \
-            lost={} doubled={} out_of_order={} rss_per_call_kib={:.1} lateness_p99_ms={:.2} streams={} chunk_ms={} \
-            processors={} load_avg={}",
+            lost={} doubled={} out_of_order={} rss_per_call_kib={:.1} greeting_ms={:.1} setup_ms={:.0} clear_ms={:.0} \
+            lateness_p99_ms={:.2} streams={} chunk_ms={} processors={} load_avg={}",
             edge.ms_per_stream_s,
             agent.ms_per_stream_s,
             socket.ms_per_stream_s,
@@ -100,6 +107,9 @@ impl Figures {
             counts.doubled,
             counts.out_of_order,
             edge.rss_per_call_kib,
+            median(&self.moments.greeting),
+            median(&self.moments.agent),
+            median(&self.moments.clear),
             ms(lateness),
             self.streams,
             self.chunk_ms,

@@ -139,7 +139,11 @@ impl Phone {
         self.send(frame::CLOSE, &1_000_u16.to_be_bytes())
     }
 
-    fn media(&mut self, pcm: &[u8]) -> anyhow::Result<()> {
+    /// Says this, whether the call is up or not.
+    ///
+    /// # Errors
+    /// As [`Phone::say`].
+    pub(super) fn media(&mut self, pcm: &[u8]) -> anyhow::Result<()> {
         self.sequence += 1;
         self.chunk += 1;
         let mut text = std::mem::take(&mut self.text);
