@@ -384,6 +384,10 @@ impl Driver {
 
     fn turn(&mut self, turn: Turn) {
         let now = Instant::now();
+        if let (Turn::Said(said), Some(link)) = (&turn, &mut self.link) {
+            let _in = matches!(said, Said::Broken(_)).then(|| self.span.clone().entered());
+            link.judge(said);
+        }
         match turn {
             Turn::Send => {
                 if let (Some(link), Some(event)) = (&mut self.link, self.session.agent_event()) {
@@ -439,6 +443,9 @@ impl Driver {
         // Now, and not once the goodbyes are said.
         let recorded = self.session.end_recording(Instant::now());
         self.record();
+        if let (Some(recording), Some((samples, dropped))) = (self.recording.take(), recorded) {
+            recording.end(samples, dropped);
+        }
         let (code, reason) = self.close.unwrap_or((1000, ""));
         if let (true, Some(reporter)) = (self.left, &self.reporter) {
             // In vain while call-service is away: then the flow takes its first branch.
@@ -483,13 +490,7 @@ impl Driver {
             }
             drop(self.reporter.take());
         };
-        let recording = self.recording.take();
-        let kept = async {
-            if let (Some(recording), Some((samples, dropped))) = (recording, recorded) {
-                recording.end(samples, dropped).await;
-            }
-        };
-        tokio::join!(closing, goodbye, kept);
+        tokio::join!(closing, goodbye);
     }
 }
 
@@ -501,7 +502,11 @@ async fn farewell(session: &mut Session, link: &mut Option<Link>, mut reporter: 
         if !has_event {
             open.close();
         }
-        match open.next(has_event).await {
+        let turn = open.next(has_event).await;
+        if let Turn::Said(said) = &turn {
+            open.judge(said);
+        }
+        match turn {
             Turn::Send => {
                 if let Some(event) = session.agent_event() {
                     open.send(event);

@@ -1,6 +1,8 @@
 //! A connection whose writes are gathered: what the streams that it carries have to say at one moment goes out in one system
 //! call. The HTTP/2 library writes and flushes each frame by itself.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use runtime::Tasks;
@@ -16,6 +18,9 @@ use super::KEEP_ALIVE;
 const MOST: usize = 64 * 1024;
 /// What is gathered by one copy, in bytes: 100 ms of audio with its envelope fit.
 const PIECE: usize = 2 * 1024;
+
+/// A peer that takes nothing for so long does not answer the keep-alive either.
+const STALLED: Duration = KEEP_ALIVE.0.saturating_add(KEEP_ALIVE.1);
 
 /// Gathers what is written from now on, in a task of its own.
 pub(super) fn gathered<T>(io: T, tasks: &Tasks) -> Join<ReadHalf<T>, DuplexStream>
@@ -35,15 +40,19 @@ async fn send<T: AsyncWrite>(mut words: DuplexStream, mut writer: WriteHalf<T>) 
     loop {
         batch.reserve(PIECE);
         if words.read_buf(&mut batch).await? == 0 {
-            return writer.shutdown().await;
+            return timeout(STALLED, writer.shutdown()).await?;
         }
         // Whoever else has something to say now says it first.
         yield_now().await;
         while batch.len() < MOST && matches!(words.read_buf(&mut batch).now_or_never(), Some(Ok(1..))) {
             batch.reserve(PIECE);
         }
-        // A peer that takes nothing does not answer the keep-alive either.
-        timeout(KEEP_ALIVE.0 + KEEP_ALIVE.1, writer.write_all_buf(&mut batch)).await??;
+        // TLS keeps what it has taken until it is flushed.
+        let sent = async {
+            writer.write_all_buf(&mut batch).await?;
+            writer.flush().await
+        };
+        timeout(STALLED, sent).await??;
     }
 }
 
@@ -102,6 +111,45 @@ mod tests {
             assert!(heard.chunks(100).zip(0..).all(|(piece, frame)| piece == [frame; 100]));
             assert_eq!(calls.load(Ordering::SeqCst), round);
         }
+    }
+
+    /// Keeps what it takes until it is flushed, as TLS may.
+    struct Keeping(DuplexStream, Vec<u8>);
+
+    impl AsyncRead for Keeping {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buf)
+        }
+    }
+
+    impl AsyncWrite for Keeping {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.1.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let Self(io, kept) = &mut *self;
+            while !kept.is_empty() {
+                let written = std::task::ready!(Pin::new(&mut *io).poll_write(cx, kept))?;
+                kept.drain(..written);
+            }
+            Pin::new(io).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_encryption_keeps_is_sent_too() {
+        let (near, mut far) = io::duplex(10);
+        let mut io = gathered(Keeping(near, Vec::new()), &Tasks::new());
+        io.write_all(&[7; 1000]).await.unwrap();
+        let mut heard = [0; 1000];
+        far.read_exact(&mut heard).await.unwrap();
+        assert_eq!(heard, [7; 1000]);
     }
 
     #[tokio::test]

@@ -199,7 +199,9 @@ impl Stream {
 
     /// As [`super::Link::is_ready`].
     pub(super) fn is_ready(&self) -> bool {
-        self.outgoing.as_ref().is_some_and(|outgoing| outgoing.capacity() > 0)
+        let is_open = |outgoing: &&mpsc::Sender<_>| !outgoing.is_closed();
+        let outgoing = self.outgoing.as_ref().filter(is_open);
+        outgoing.is_some_and(|outgoing| outgoing.capacity() > 0)
     }
 
     /// Sends an event. Only while it is ready.

@@ -222,14 +222,10 @@ impl Link {
     /// Waits until an event can be sent (`ready` says whether there is one) or the agent says something. Nothing is lost when
     /// it is dropped while waiting.
     pub(crate) async fn next(&mut self, ready: bool) -> Turn {
-        let turn = match &mut self.wire {
+        match &mut self.wire {
             Wire::Grpc(stream) => stream.next(ready).await,
             Wire::Bot(bot) => bot.next(ready).await,
-        };
-        if let Turn::Said(said) = &turn {
-            self.judge(said);
         }
-        turn
     }
 
     /// Whether an event can be sent now. Where it cannot, [`Link::next`] tells when it can.
@@ -257,8 +253,8 @@ impl Link {
         }
     }
 
-    /// What an agent says first tells that it works, and its break that it does not.
-    fn judge(&mut self, said: &Said) {
+    /// What an agent says first tells that it works, and its break that it does not. For each that [`Link::next`] gave.
+    pub(crate) fn judge(&mut self, said: &Said) {
         match said {
             Said::Broken(_) if !self.closed => self.agents.failed(&self.endpoint),
             Said::Action(_) | Said::Finished if !self.worked => {
