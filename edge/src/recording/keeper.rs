@@ -15,12 +15,12 @@ use data_encoding::HEXLOWER;
 use object_store::{ObjectStore, ObjectStoreExt as _, path::Path};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 use tonic::Code;
 
 use super::{
-    Ended, give_back, report,
+    Complete, Ended, give_back, report,
     spool::{About, End, Folder, Stored, Tape},
     upload::{blocking, upload},
 };
@@ -28,8 +28,6 @@ use crate::{ingress::Client, metrics::Metrics};
 
 /// Recordings that are stored at one time.
 const AT_ONCE: usize = 4;
-/// The longest that one may take: an hour's over a slow line.
-const ONE_LIMIT: Duration = Duration::from_mins(10);
 /// The wait before another try; it doubles up to the last.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// How often folders of dead edges are looked for.
@@ -54,6 +52,8 @@ struct Job {
     tape: Tape,
     /// None: its edge died.
     end: Option<End>,
+    /// What the spool counts for it.
+    bytes: u64,
     due: Instant,
     pause: Duration,
 }
@@ -63,7 +63,6 @@ struct Found {
     about: Option<About>,
     stored: Option<Stored>,
     samples: u64,
-    bytes: u64,
     made: Option<SystemTime>,
 }
 
@@ -72,8 +71,6 @@ struct Found {
 enum Stays {
     #[error(transparent)]
     Upload(#[from] super::upload::UploadError),
-    #[error("storing a recording took longer than {ONE_LIMIT:?}")]
-    Slow,
     #[error("call-service does not hear of a recording ({0:?})")]
     Report(Code),
     #[error("cannot clear the spool")]
@@ -90,8 +87,8 @@ impl Keeper {
         let mut working: JoinSet<Result<(), Job>> = JoinSet::new();
         loop {
             let now = Instant::now();
-            for (session, end) in self.ended.take() {
-                waiting.push(Job::new(self.folder.tape(&session), Some(end)));
+            for Complete { session, end, bytes } in self.ended.take() {
+                waiting.push(Job::new(self.folder.tape(&session), Some(end), bytes));
             }
             if now >= look_at && !stopped {
                 look_at = now + ADOPT_EVERY;
@@ -138,9 +135,9 @@ impl Keeper {
             let folders = Folder::adopt(&spool);
             let tapes: Vec<Tape> = folders.iter().flat_map(Folder::tapes).collect();
             let jobs = tapes.into_iter().map(|tape| {
-                used.fetch_add(tape.bytes(), Ordering::Relaxed);
-                let end = tape.ended();
-                Job::new(tape, end)
+                let (end, bytes) = (tape.ended(), tape.bytes());
+                used.fetch_add(bytes, Ordering::Relaxed);
+                Job::new(tape, end, bytes)
             });
             let jobs: Vec<Job> = jobs.collect();
             (folders, jobs)
@@ -177,7 +174,6 @@ impl Keeper {
             about: tape.about(),
             stored: tape.is_stored(),
             samples: tape.samples(),
-            bytes: tape.bytes(),
             made: tape.made(),
         });
         let found = found.await?;
@@ -248,7 +244,7 @@ impl Keeper {
             .recording(word(told.state()), &told.reason, told.missing_ms);
         let tape = job.tape.clone();
         blocking(move || tape.remove()).await??;
-        give_back(&self.used, found.bytes);
+        give_back(&self.used, job.bytes);
         Ok(())
     }
 
@@ -267,8 +263,7 @@ impl Keeper {
             return Err(Stays::Report(status.code()));
         }
         let key = Path::from_iter([about.call.as_str(), &format!("{}.wav", about.session)]);
-        let upload = upload(&self.store, &key, &job.tape, about.rate, end.samples);
-        let stored = timeout(ONE_LIMIT, upload).await.map_err(|_| Stays::Slow)??;
+        let stored = upload(&self.store, &key, &job.tape, about.rate, end.samples).await?;
         let (tape, note) = (job.tape.clone(), stored.clone());
         // On a full disk it is stored once more if call-service does not hear of it now.
         if let Err(error) = blocking(move || tape.stored(&note)).await? {
@@ -279,10 +274,11 @@ impl Keeper {
 }
 
 impl Job {
-    fn new(tape: Tape, end: Option<End>) -> Self {
+    fn new(tape: Tape, end: Option<End>, bytes: u64) -> Self {
         Self {
             tape,
             end,
+            bytes,
             due: Instant::now(),
             pause: AGAIN.0,
         }

@@ -32,7 +32,11 @@ use callbridge_proto::{
 };
 use runtime::{Tasks, objects::Place};
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{
+        Notify,
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     time::timeout,
 };
 use tonic::Status;
@@ -50,8 +54,6 @@ use crate::{
 
 /// Audio on its way to the disk, in pieces of 8 KiB: what a disk that hangs costs in memory, 32 MiB at most.
 const QUEUE: usize = 4096;
-/// How long the end of a recording waits for a slow disk. It is picked up at the next start if that is not enough.
-const END_LIMIT: Duration = Duration::from_secs(5);
 /// At the end of the process: how long what is queued may take to the disk, and what is spooled to the object store.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 const UPLOAD_LIMIT: Duration = Duration::from_mins(1);
@@ -72,22 +74,31 @@ pub struct Settings {
     pub kept: Duration,
 }
 
+/// A recording that is complete on the disk.
+#[derive(Debug)]
+struct Complete {
+    session: Arc<str>,
+    end: End,
+    /// What was written of it, for the spool's limit.
+    bytes: u64,
+}
+
 /// Recordings that are complete on the disk and wait for the keeper. Bounded by the sessions that end before it turns.
 #[derive(Debug, Default)]
 struct Ended {
-    queue: Mutex<Vec<(Arc<str>, End)>>,
+    queue: Mutex<Vec<Complete>>,
     wake: Notify,
 }
 
 impl Ended {
-    fn put(&self, session: Arc<str>, end: End) {
+    fn put(&self, complete: Complete) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.push((session, end));
+        queue.push(complete);
         drop(queue);
         self.wake.notify_one();
     }
 
-    fn take(&self) -> Vec<(Arc<str>, End)> {
+    fn take(&self) -> Vec<Complete> {
         std::mem::take(&mut self.queue.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -98,6 +109,8 @@ pub(crate) struct Recorder {
     ops: mpsc::Sender<Op>,
     written: Mutex<Option<oneshot::Receiver<()>>>,
     keeper: Tasks,
+    /// Ends that wait for a disk that hangs.
+    late: Tasks,
 }
 
 impl Recorder {
@@ -130,7 +143,7 @@ impl Recorder {
         std::thread::Builder::new()
             .name("recordings".to_owned())
             .spawn(move || {
-                writer::run(&of_writer, limit, &taken, queued, |session, end| told.put(session, end));
+                writer::run(&of_writer, limit, &taken, queued, |complete| told.put(complete));
                 // Nobody waits for it unless the process ends.
                 let _ = done.send(());
             })
@@ -151,6 +164,7 @@ impl Recorder {
             ops,
             written: Mutex::new(Some(written)),
             keeper,
+            late: Tasks::new(),
         })
     }
 
@@ -165,6 +179,7 @@ impl Recorder {
         let _ = self.ops.try_send(Op::Begin(about));
         Recording {
             ops: self.ops.clone(),
+            late: self.late.clone(),
             session: session.into(),
             reach: 0,
             missing: 0,
@@ -192,6 +207,7 @@ impl Recorder {
 #[derive(Debug)]
 pub(crate) struct Recording {
     ops: mpsc::Sender<Op>,
+    late: Tasks,
     session: Arc<str>,
     /// The position after the last piece.
     reach: u64,
@@ -225,12 +241,19 @@ impl Recording {
     }
 
     /// The session is over: so many samples of each side, without those that were dropped before they came here.
-    pub(crate) async fn end(mut self, samples: u64, dropped: u64) {
-        let end = self.end_of(samples, dropped, "");
+    pub(crate) fn end(mut self, samples: u64, dropped: u64) {
+        self.say(self.end_of(samples, dropped, ""));
         self.ended = true;
-        let told = self.ops.send(Op::End(Arc::clone(&self.session), end));
-        if timeout(END_LIMIT, told).await.is_err() {
-            tracing::warn!("the disk is too slow for the end of a recording; it is picked up at the next start");
+    }
+
+    /// An end is never lost while the process lives: nobody else would ever look at the recording.
+    fn say(&self, end: End) {
+        let op = Op::End(Arc::clone(&self.session), end);
+        if let Err(TrySendError::Full(op)) = self.ops.try_send(op) {
+            tracing::warn!("the disk is too slow for the end of a recording, which waits for it");
+            let ops = self.ops.clone();
+            // In vain when the writer has stopped: then it is picked up at the next start.
+            self.late.spawn(async move { drop(ops.send(op).await) });
         }
     }
 }
@@ -238,9 +261,7 @@ impl Recording {
 impl Drop for Recording {
     fn drop(&mut self) {
         if !self.ended {
-            let end = self.end_of(self.reach, 0, "session_lost");
-            // A queue without room is a disk that hangs: then it is picked up at the next start.
-            let _ = self.ops.try_send(Op::End(Arc::clone(&self.session), end));
+            self.say(self.end_of(self.reach, 0, "session_lost"));
         }
     }
 }
@@ -268,9 +289,8 @@ pub(crate) async fn refuse(client: Client, metrics: Metrics, session: String, re
     }
 }
 
-/// Frees what a recording took of the spool's limit.
+/// Frees what a recording took of the spool's limit: what it was counted with, not what the disk says now.
 fn give_back(used: &AtomicU64, bytes: u64) {
-    // The recordings of dead edges count by their size on the disk, ours by what was written.
     let _ = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
         Some(used.saturating_sub(bytes))
     });
@@ -283,6 +303,7 @@ mod tests {
     fn recording(ops: mpsc::Sender<Op>) -> Recording {
         Recording {
             ops,
+            late: Tasks::new(),
             session: "media_1".into(),
             reach: 0,
             missing: 0,
@@ -309,13 +330,20 @@ mod tests {
         for at in 0..3 {
             assert!(matches!(queued.try_recv(), Ok(Op::Write(_, piece)) if piece.at == at * 100));
         }
-        recording.end(1000, 5).await;
-        let Ok(Op::End(_, end)) = queued.try_recv() else {
+        for at in 10..13 {
+            recording.put(piece(at * 100));
+        }
+        // Nor is there room for the end, which comes later.
+        recording.end(1300, 5);
+        for at in 10..13 {
+            assert!(matches!(queued.recv().await, Some(Op::Write(_, piece)) if piece.at == at * 100));
+        }
+        let Some(Op::End(_, end)) = queued.recv().await else {
             panic!("no end")
         };
         assert_eq!(
             (end.samples, end.missing, end.reason.as_str()),
-            (1000, 705, "disk_slow")
+            (1300, 705, "disk_slow")
         );
     }
 

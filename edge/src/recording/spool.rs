@@ -225,12 +225,15 @@ impl Tape {
         Ok(pcm)
     }
 
-    /// Removes it.
+    /// Removes it. First what tells whose it is: a part of a recording must not take the place of the whole one.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.0) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
+        for removed in [fs::remove_file(self.0.join(ABOUT)), fs::remove_dir_all(&self.0)] {
+            match removed {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
         }
+        Ok(())
     }
 
     /// Written whole or not at all.

@@ -12,6 +12,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
+    Complete,
     align::{Piece, Side},
     spool::{About, End, Folder},
 };
@@ -29,12 +30,14 @@ pub(super) enum Op {
     Stop,
 }
 
-/// Why a recording misses what could not be written.
+/// What is on the disk of a recording, and why the rest is missing.
 #[derive(Debug, Default)]
 struct Loss {
     /// The first one.
     reason: &'static str,
     missing: u64,
+    /// Bytes that were written.
+    written: u64,
     /// Sides whose file takes nothing more.
     lost: Vec<Side>,
 }
@@ -46,7 +49,7 @@ pub(super) fn run(
     limit: u64,
     used: &AtomicU64,
     mut ops: mpsc::Receiver<Op>,
-    mut ended: impl FnMut(Arc<str>, End),
+    mut ended: impl FnMut(Complete),
 ) {
     let mut losses: HashMap<Arc<str>, Loss> = HashMap::new();
     while let Some(op) = ops.blocking_recv() {
@@ -74,6 +77,7 @@ pub(super) fn run(
                         match folder.tape(&session).write(piece.side, piece.at, &piece.pcm) {
                             Ok(()) => {
                                 used.fetch_add(bytes, Ordering::Relaxed);
+                                loss.written += bytes;
                                 continue;
                             }
                             Err(error) => reason(&error),
@@ -99,7 +103,8 @@ pub(super) fn run(
                 if let Err(error) = folder.tape(&session).end(&end) {
                     tracing::warn!(%error, media_session.id = %session, "the end of a recording cannot be written down");
                 }
-                ended(session, end);
+                let bytes = loss.written;
+                ended(Complete { session, end, bytes });
             }
             Op::Stop => return,
         }

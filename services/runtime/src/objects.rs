@@ -35,7 +35,7 @@ const S3_OPTIONS: [&str; 16] = [
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
 ];
-/// One request, a part of a file included.
+/// A request's answer, the sending of a part of a file included, and each further piece of it: a file may take long to read.
 const REQUEST_LIMIT: Duration = Duration::from_mins(1);
 /// Requests are sent again for so long; then whoever asked tries again later.
 const RETRY_LIMIT: Duration = Duration::from_secs(20);
@@ -107,16 +107,20 @@ impl Place {
         if let Ok(folder) = self.url.to_file_path() {
             fs::create_dir_all(&folder).map_err(|error| PlaceError::Folder(folder.clone(), error))?;
             let store = LocalFileSystem::new_with_prefix(folder)?;
-            return Ok(Arc::new(store.with_automatic_cleanup(true)));
+            // What is stored is removed where it came from: it must be on the disk by then.
+            return Ok(Arc::new(store.with_automatic_cleanup(true).with_fsync(true)));
         }
         let retry = RetryConfig {
             retry_timeout: RETRY_LIMIT,
             ..RetryConfig::default()
         };
+        let client = ClientOptions::new()
+            .with_timeout_disabled()
+            .with_read_timeout(REQUEST_LIMIT);
         let mut builder = AmazonS3Builder::new()
             .with_url(self.url.as_str())
             .with_retry(retry)
-            .with_client_options(ClientOptions::new().with_timeout(REQUEST_LIMIT));
+            .with_client_options(client);
         for (name, value) in &self.options {
             builder = builder.with_config(name.to_ascii_lowercase().parse()?, value.expose_secret());
         }

@@ -1,15 +1,17 @@
 //! Recordings for whoever asks: ours from the object store, Exotel's from Exotel.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use callbridge_proto::id::{CallId, MediaSessionId};
 use data_encoding::HEXLOWER;
 use exotel::rest::RestError;
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use object_store::{ObjectStoreExt as _, path::Path};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tracing::Instrument as _;
+use tokio::sync::{
+    OwnedSemaphorePermit,
+    mpsc::{self, error::SendTimeoutError},
+};
 
 use crate::{
     app::App,
@@ -25,6 +27,10 @@ use crate::{
 const CHUNK: usize = 64 * 1024;
 /// Pieces on their way to a slow reader.
 const AHEAD: usize = 4;
+/// Who reads nothing for so long loses its place among those who fetch recordings.
+const UNREAD_LIMIT: Duration = Duration::from_mins(1);
+/// And hears of it if it reads on by then.
+const LAST_WORD_LIMIT: Duration = Duration::from_mins(10);
 
 /// What a recording is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -120,16 +126,8 @@ async fn ours(
             .unwrap_or_default(),
     };
     let (pieces, receiver) = mpsc::channel(AHEAD);
-    let mut stream = object.into_stream();
-    let sending = async move {
-        while let Some(piece) = stream.next().await {
-            let piece = piece.map_err(|_| Error::unavailable("the recording broke off; try again"));
-            if !send(&pieces, piece).await {
-                return;
-            }
-        }
-    };
-    spawn(app, permit, sending);
+    let broke_off = |_| Error::unavailable("the recording broke off; try again");
+    spawn(app, permit, pieces, object.into_stream().map_err(broke_off));
     Ok((header, receiver))
 }
 
@@ -147,7 +145,7 @@ async fn exotels(app: &Arc<App>, call: &Call, permit: OwnedSemaphorePermit) -> R
         .open_for_call(&mut conn, call.account_id, call.phone_id)
         .await?;
     drop(conn);
-    let mut recording = app
+    let recording = app
         .exotel
         .recording(&opened, url)
         .await
@@ -158,19 +156,11 @@ async fn exotels(app: &Arc<App>, call: &Call, permit: OwnedSemaphorePermit) -> R
         sha256: String::new(),
     };
     let (pieces, receiver) = mpsc::channel(AHEAD);
-    let sending = async move {
-        loop {
-            let piece = match recording.chunk().await {
-                Ok(Some(piece)) => Ok(piece),
-                Ok(None) => return,
-                Err(error) => Err(refusal(&error)),
-            };
-            if !send(&pieces, piece).await {
-                return;
-            }
-        }
-    };
-    spawn(app, permit, sending);
+    let stream = stream::try_unfold(recording, async |mut recording| {
+        let piece = recording.chunk().await.map_err(|error| refusal(&error))?;
+        Ok(piece.map(|piece| (piece, recording)))
+    });
+    spawn(app, permit, pieces, stream);
     Ok((header, receiver))
 }
 
@@ -188,28 +178,75 @@ fn refusal(error: &RestError) -> Error {
     }
 }
 
-/// Sends a piece in such as may be. False: nobody listens, or it was the last.
-async fn send(pieces: &mpsc::Sender<Result<Bytes, Error>>, piece: Result<Bytes, Error>) -> bool {
-    let mut bytes = match piece {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            // In vain when nobody listens.
-            let _ = pieces.send(Err(error)).await;
-            return false;
+/// Hands a file to whoever asked, in pieces such as may be.
+fn spawn(
+    app: &App,
+    permit: OwnedSemaphorePermit,
+    pieces: mpsc::Sender<Result<Bytes, Error>>,
+    file: impl Stream<Item = Result<Bytes, Error>> + Send + 'static,
+) {
+    app.tasks.spawn(async move {
+        let is_unread = send(&pieces, file)
+            .await
+            .is_err_and(|error| matches!(error, SendTimeoutError::Timeout(_)));
+        // Others may have its place, but it must not take what it has for the whole file.
+        drop(permit);
+        if is_unread {
+            let told = Error::unavailable("the recording was not read for a minute; ask for it again");
+            let _ = pieces.send_timeout(Err(told), LAST_WORD_LIMIT).await;
         }
-    };
-    while !bytes.is_empty() {
-        if pieces.send(Ok(bytes.split_to(CHUNK.min(bytes.len())))).await.is_err() {
-            return false;
-        }
-    }
-    true
+    });
 }
 
-fn spawn(app: &App, permit: OwnedSemaphorePermit, sending: impl Future<Output = ()> + Send + 'static) {
-    let sending = async move {
-        sending.await;
-        drop(permit);
-    };
-    app.tasks.spawn(sending.in_current_span());
+/// Sends a file until its end or its first error. An error: nobody listens, or whoever asked does not read.
+async fn send(
+    pieces: &mpsc::Sender<Result<Bytes, Error>>,
+    file: impl Stream<Item = Result<Bytes, Error>>,
+) -> Result<(), SendTimeoutError<Result<Bytes, Error>>> {
+    tokio::pin!(file);
+    while let Some(piece) = file.next().await {
+        let mut bytes = match piece {
+            Ok(bytes) => bytes,
+            Err(error) => return pieces.send_timeout(Err(error), UNREAD_LIMIT).await,
+        };
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(CHUNK.min(bytes.len()));
+            pieces.send_timeout(Ok(piece), UNREAD_LIMIT).await?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Whoever does not read a recording keeps nobody from another one.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_read_is_given_up() {
+        let begun = Instant::now();
+        let file = || stream::iter((0..3).map(|_| Ok(vec![7; 3 * CHUNK / 2].into())));
+        let (pieces, mut receiver) = mpsc::channel(AHEAD);
+        let sent = send(&pieces, file()).await;
+        assert!(matches!(sent, Err(SendTimeoutError::Timeout(_))));
+        assert_eq!(begun.elapsed(), UNREAD_LIMIT);
+
+        let reading = async {
+            let mut all = 0;
+            while let Some(piece) = receiver.recv().await {
+                all += piece.unwrap().len();
+            }
+            all
+        };
+        let sending = async {
+            let sent = send(&pieces, file()).await;
+            drop(pieces);
+            sent
+        };
+        let (sent, read) = tokio::join!(sending, reading);
+        assert!(sent.is_ok());
+        assert_eq!(read, AHEAD * CHUNK / 2 + AHEAD * CHUNK / 4 + 9 * CHUNK / 2);
+    }
 }

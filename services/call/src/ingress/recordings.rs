@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// An id of a call, one of a session, and an ending.
+/// More than an id of a call, one of a session, and an ending.
 const KEY_CHARS: usize = 256;
 
 /// Keeps how far a session's recording is.
@@ -108,6 +108,17 @@ async fn keep(
         .await?
         .ok_or_else(|| Error::internal("a session without its call"))?;
     follow(&call);
+    // Or one call's recording could be served, and erased, as another's.
+    if told
+        .key
+        .as_ref()
+        .is_some_and(|key| *key != format!("{}/{session}.wav", call.id()))
+    {
+        return Err(Error::invalid(
+            "object_key",
+            "the call's id, a slash, the session's id, and .wav",
+        ));
+    }
     let before = recordings::find(conn, session)
         .await?
         .ok_or_else(|| Error::not_found("media session", session))?;
