@@ -10,7 +10,7 @@ use super::{Driver, Rare, start::Started};
 use crate::{
     agents::{Link, Said, Turn},
     control::Reporter,
-    session::{Effect, Opening, Session, tuning::Tuning},
+    session::{Effect, Opening, Session},
 };
 
 /// How long an agent may still say something after `Stop`.
@@ -46,15 +46,9 @@ impl Driver {
                 if response.record_audio {
                     self.edge.refuse_recording(session, "no_audio");
                 }
-                let (start, endpoints) = (response.start.unwrap_or_default(), response.agent_endpoints.len());
                 let opening = Opening {
-                    start,
-                    endpoints,
-                    agent_rate: 8000,
-                    tuning: Tuning::default(),
-                    greeting: None,
-                    ends_at: None,
-                    record: false,
+                    start: response.start.unwrap_or_default(),
+                    ..Opening::default()
                 };
                 self.session.started(Instant::now(), opening);
             }

@@ -86,6 +86,21 @@ pub struct Opening {
     pub record: bool,
 }
 
+impl Default for Opening {
+    /// Nothing but audio at Exotel's usual rate, and no agent.
+    fn default() -> Self {
+        Self {
+            start: AgentStart::default(),
+            endpoints: 0,
+            agent_rate: stream::DEFAULT_SAMPLE_RATE,
+            tuning: Tuning::default(),
+            greeting: None,
+            ends_at: None,
+            record: false,
+        }
+    }
+}
+
 /// Why an agent's stream is no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AgentEnd {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use callbridge_proto::agent::v1::{Start, converse_request::Event};
+use callbridge_proto::agent::v1::converse_request::Event;
 use edge::session::{Limits, Opening, Session, counters::Counters, tuning::Tuning};
 use exotel::stream::Encoding;
 use proptest::prelude::*;
@@ -21,13 +21,9 @@ fn started(now: Instant, tuning: Tuning) -> Session {
     session.started(
         now,
         Opening {
-            start: Start::default(),
             endpoints: 1,
-            agent_rate: 8000,
             tuning,
-            greeting: None,
-            ends_at: None,
-            record: false,
+            ..Opening::default()
         },
     );
     session.agent_connected(now, 0);
@@ -237,13 +233,8 @@ proptest! {
             let now = began + Duration::from_millis(200) * i as u32;
             if i == live_at {
                 let opening = Opening {
-                    start: Start::default(),
                     endpoints: 1,
-                    agent_rate: 8000,
-                    tuning: Tuning::default(),
-                    greeting: None,
-                    ends_at: None,
-                    record: false,
+                    ..Opening::default()
                 };
                 session.started(now, opening);
             }

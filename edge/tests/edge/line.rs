@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use callbridge_proto::{
-    agent::v1::{Leave, LeaveAction, OutgoingAudio, Start, converse_request::Event, converse_response::Action},
+    agent::v1::{Leave, LeaveAction, OutgoingAudio, converse_request::Event, converse_response::Action},
     ingress::v1::session_event::Event as Report,
 };
 use edge::session::{
@@ -48,13 +48,11 @@ impl Line {
         let mut session = Session::new(now, limits);
         session.text(now, &frames::start(rate));
         let opening = Opening {
-            start: Start::default(),
             endpoints: 1,
             agent_rate,
             tuning,
             greeting: greeting.map(|samples| pcm(samples).into()),
-            ends_at: None,
-            record: false,
+            ..Opening::default()
         };
         session.started(now, opening);
         session.agent_connected(now, 0);

@@ -10,13 +10,13 @@ use std::{
 };
 
 use callbridge_proto::{
-    agent::v1::{Clear, OutgoingAudio, Start, converse_request::Event, converse_response::Action},
+    agent::v1::{Clear, OutgoingAudio, converse_request::Event, converse_response::Action},
     call::v1::RecordingState,
     ingress::v1::ReportRecordingRequest,
 };
 use edge::{
     recording::{Settings, align::Side},
-    session::{Limits, Opening, Session, playout::Plan, tuning::Tuning},
+    session::{Limits, Opening, Session, playout::Plan},
 };
 use runtime::objects::Place;
 use tempfile::TempDir;
@@ -191,13 +191,9 @@ fn a_barge_in_cuts_the_recording_where_the_person_heard_it() {
     session.text(start, &frames::start(8000));
     session.may_record(start);
     let opening = Opening {
-        start: Start::default(),
         endpoints: 1,
-        agent_rate: 8000,
-        tuning: Tuning::default(),
-        greeting: None,
-        ends_at: None,
         record: true,
+        ..Opening::default()
     };
     session.started(start, opening);
     session.agent_connected(start, 0);

@@ -3,12 +3,10 @@
 use std::{sync::LazyLock, time::Duration};
 
 use callbridge_proto::{
-    agent::v1::{
-        Clear, Leave, LeaveAction, Mark, OutgoingAudio, Start, converse_request::Event, converse_response::Action,
-    },
+    agent::v1::{Clear, Leave, LeaveAction, Mark, OutgoingAudio, converse_request::Event, converse_response::Action},
     ingress::v1::session_event::Event as Report,
 };
-use edge::session::{AgentEnd, Effect, Limits, Opening, Session, tuning::Tuning};
+use edge::session::{AgentEnd, Effect, Limits, Opening, Session};
 use tokio::time::Instant;
 
 use crate::frames;
@@ -82,13 +80,9 @@ const INPUTS: [Input; 11] = [
 
 fn opening() -> Opening {
     Opening {
-        start: Start::default(),
         endpoints: 2,
-        agent_rate: 8000,
-        tuning: Tuning::default(),
         greeting: Some(vec![1; 3200].into()),
-        ends_at: None,
-        record: false,
+        ..Opening::default()
     }
 }
 

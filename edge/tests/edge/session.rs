@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use callbridge_proto::{
     agent::v1::{
-        Clear, Leave, LeaveAction, Mark, Message, Metadata, OutgoingAudio, Start, Transcript, converse_request::Event,
+        Clear, Leave, LeaveAction, Mark, Message, Metadata, OutgoingAudio, Transcript, converse_request::Event,
         converse_response::Action,
     },
     ingress::v1::session_event::Event as Report,
 };
-use edge::session::{AgentEnd, Effect, Limits, Opening, Session, tuning::Tuning};
+use edge::session::{AgentEnd, Effect, Limits, Opening, Session};
 use proptest::prelude::*;
 use tokio::time::Instant;
 
@@ -22,13 +22,9 @@ const LIMITS: Limits = Limits {
 
 fn opening(endpoints: usize) -> Opening {
     Opening {
-        start: Start::default(),
         endpoints,
         agent_rate: 16_000,
-        tuning: Tuning::default(),
-        greeting: None,
-        ends_at: None,
-        record: false,
+        ..Opening::default()
     }
 }
 

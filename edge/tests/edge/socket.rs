@@ -138,13 +138,7 @@ async fn what_is_too_large_is_refused_by_its_length() {
     };
     let pieces = [piece(true), piece(false), piece(false), piece(false), piece(false)].concat();
     for bytes in [huge, pieces] {
-        let (url, _events) = agent(Manner::Echo).await;
-        let agents = vec![url];
-        let mut bench = Bench::new(Script {
-            agents,
-            ..Script::default()
-        })
-        .await;
+        let (mut bench, _events) = with_agent(Manner::Echo).await;
         let mut socket = begin(&bench).await;
         bench.event().await;
         socket.send_bytes(&bytes).await;
@@ -157,13 +151,7 @@ async fn what_is_too_large_is_refused_by_its_length() {
 /// F91: a peer that goes in the middle of a frame, with or without a reset, ends its session and nothing else.
 #[tokio::test]
 async fn a_peer_that_goes_in_the_middle_of_a_frame_leaves_nothing() {
-    let (url, mut events) = agent(Manner::Echo).await;
-    let agents = vec![url];
-    let mut bench = Bench::new(Script {
-        agents,
-        ..Script::default()
-    })
-    .await;
+    let (mut bench, mut events) = with_agent(Manner::Echo).await;
     for reset in [false, true, false, true] {
         let mut socket = begin(&bench).await;
         bench.event().await;
@@ -186,13 +174,7 @@ async fn a_peer_that_goes_in_the_middle_of_a_frame_leaves_nothing() {
 /// F92: the close handshake is finished, whoever begins it.
 #[tokio::test]
 async fn the_close_handshake_is_finished() {
-    let (url, _events) = agent(Manner::Echo).await;
-    let agents = vec![url];
-    let mut bench = Bench::new(Script {
-        agents,
-        ..Script::default()
-    })
-    .await;
+    let (mut bench, _events) = with_agent(Manner::Echo).await;
     let mut socket = begin(&bench).await;
     bench.event().await;
     socket.send_message(WsMessage::Close(None)).await;
