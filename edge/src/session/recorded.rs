@@ -11,6 +11,8 @@ use crate::recording::align::{Aligner, Piece};
 
 /// The person's audio that waits until its coding is known: more than a start takes, at the highest rate.
 const MAX_EARLY: usize = 512 * 1024;
+/// And the pieces of it: each costs memory of its own, however short it is.
+const MOST_EARLY: usize = 4096;
 
 /// The recording of a session, or what may become one.
 #[derive(Debug)]
@@ -60,7 +62,7 @@ impl Recorded {
         if let Some(encoding) = self.encoding {
             let pcm = encoding.to_pcm(payload);
             self.aligner.customer(now, &pcm, media.timestamp_ms, missing);
-        } else if self.early_bytes + payload.len() > MAX_EARLY {
+        } else if self.early_bytes + payload.len() > MAX_EARLY || self.early.len() >= MOST_EARLY {
             self.dropped_bytes += payload.len();
         } else {
             self.early_bytes += payload.len();

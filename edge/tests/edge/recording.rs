@@ -245,6 +245,29 @@ fn a_barge_in_cuts_the_recording_where_the_person_heard_it() {
     assert_eq!(heard, wanted);
 }
 
+/// Pieces that come before call-service has answered wait, but not any number of them, however short they are.
+#[test]
+fn early_pieces_are_bounded_in_number() {
+    let start = Instant::now();
+    let limits = Limits {
+        start: Duration::from_secs(10),
+        idle: Duration::from_mins(1),
+    };
+    let mut session = Session::new(start, limits);
+    session.text(start, &frames::start(8000));
+    session.may_record(start);
+    for chunk in 1..=5000 {
+        session.text(start, &frames::media(chunk, &pcm([7])));
+    }
+    let opening = Opening {
+        record: true,
+        ..Opening::default()
+    };
+    session.started(start, opening);
+    let (_, dropped) = session.end_recording(start).unwrap();
+    assert_eq!(dropped, 5000 - 4096);
+}
+
 /// A disk that hangs is waited for by nobody: what is said comes back as ever, and the call ends.
 #[tokio::test]
 async fn a_disk_that_hangs_does_not_touch_the_audio() {
