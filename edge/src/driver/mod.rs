@@ -3,7 +3,7 @@
 mod end;
 mod start;
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc};
 
 use axum::extract::ws::{Utf8Bytes, WebSocket};
 use callbridge_proto::ingress::v1::{ClaimSocketResponse, session_event::Event};
@@ -24,9 +24,6 @@ use crate::{
     session::{AgentEnd, Effect, Limits, Session, playout::Plan},
     socket::{Heard, Line, PING_AFTER, Patience, Socket},
 };
-
-/// A timer that is far away.
-const NEVER: Duration = Duration::from_hours(1);
 
 /// What opened a socket.
 #[derive(Debug)]
@@ -110,7 +107,7 @@ pub(crate) fn run(
 
 impl Driver {
     async fn run(mut self) {
-        let timer = sleep_until(Instant::now() + NEVER);
+        let timer = sleep_until(self.socket.wake());
         tokio::pin!(timer);
         loop {
             self.effects();
@@ -124,11 +121,8 @@ impl Driver {
                 continue;
             }
             let planned = if let Plan::At(time) = plan { Some(time) } else { None };
-            let wake = [self.session.wake(), planned, Some(self.socket.wake())]
-                .into_iter()
-                .flatten()
-                .min();
-            let wake = wake.unwrap_or(now + NEVER);
+            let others = [self.session.wake(), planned].into_iter().flatten();
+            let wake = others.fold(self.socket.wake(), Instant::min);
             // One that goes off early costs less than to set it anew for every frame.
             if wake < timer.deadline() || timer.is_elapsed() {
                 timer.as_mut().reset(wake);
@@ -254,11 +248,8 @@ impl Driver {
             Heard::Closed(_) => self.session.socket_closed(),
             Heard::Broken => self.session.socket_broke(),
             Heard::Violation(code) => self.session.protocol_error(code),
-            Heard::Writable => {
-                if let Some(text) = self.session.next_text(now) {
-                    self.socket.send(now, text);
-                }
-            }
+            // What waits is handed on before the next wait.
+            Heard::Writable => {}
         }
     }
 
@@ -280,11 +271,8 @@ impl Driver {
             link.judge(said);
         }
         match turn {
-            Turn::Send => {
-                if let (Some(link), Some(event)) = (&mut self.link, self.session.agent_event()) {
-                    link.send(event);
-                }
-            }
+            // As above.
+            Turn::Send => {}
             Turn::Said(Said::Action(action)) => self.session.agent(now, action),
             Turn::Said(Said::Finished) => {
                 self.link = None;
