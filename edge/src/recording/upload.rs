@@ -56,7 +56,7 @@ pub(super) async fn upload(
 ) -> Result<Stored, UploadError> {
     // One part is sent while the next is filled.
     let mut writer = BufWriter::with_capacity(Arc::clone(store), key.clone(), PART).with_max_concurrency(1);
-    let whole = wav::header(rate, samples).len() as u64 + 4 * samples;
+    let whole = wav::HEADER_BYTES + wav::FRAME_BYTES * samples;
     let limit = SETUP_LIMIT + Duration::from_secs(whole / SLOWEST);
     let filled = timeout(limit, fill(&mut writer, tape, rate, samples)).await;
     let filled = filled.unwrap_or(Err(UploadError::Slow { bytes: whole }));
