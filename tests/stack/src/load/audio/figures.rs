@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::json;
 
 use super::{
-    moments::{Moments, median},
+    moments::Moments,
     run::{Cost, Measured},
 };
 use crate::load::{arguments::Arguments, machine, result};
@@ -107,9 +107,9 @@ impl Figures {
             counts.doubled,
             counts.out_of_order,
             edge.rss_per_call_kib,
-            median(&self.moments.greeting),
-            median(&self.moments.agent),
-            median(&self.moments.clear),
+            machine::median(&self.moments.greeting),
+            machine::median(&self.moments.agent),
+            machine::median(&self.moments.clear),
             ms(lateness),
             self.streams,
             self.chunk_ms,

@@ -37,7 +37,7 @@ const VOICE_FRAMES: usize = 20;
 /// A debug build on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The times of each call, in milliseconds and in order.
+/// The times of each call, in milliseconds.
 #[derive(Debug, Default)]
 pub(super) struct Moments {
     /// From `start` to the first frame of the greeting, on the wire.
@@ -46,11 +46,6 @@ pub(super) struct Moments {
     pub(super) agent: Vec<f64>,
     /// From an agent's `Clear` to `clear` on the wire, behind which no more of the turn is sent, as the session counted it.
     pub(super) clear: Vec<f64>,
-}
-
-/// The middle of times that are in order; 0 of none.
-pub(super) fn median(times: &[f64]) -> f64 {
-    times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
 /// Makes the calls, to a phone whose agent greets and listens.
@@ -70,9 +65,6 @@ pub(super) async fn watch(line: &Line, clients: &Clients, phone_id: &str) -> any
             moments.clear.push(clear);
         }
         progress.at(number as u64);
-    }
-    for times in [&mut moments.greeting, &mut moments.agent, &mut moments.clear] {
-        times.sort_by(f64::total_cmp);
     }
     Ok(moments)
 }
