@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message as WsMessage;
 
 use crate::{
-    frames::{self, Sent, pcm},
+    frames::{self, Sent, pcm, sound},
     peers::{Bench, Bots, Manner, Script, agent, heard},
     web::{Socket, begin},
 };
@@ -42,12 +42,8 @@ async fn a_bot_hears_and_speaks_as_with_exotel() {
         (&json!(frames::STREAM), &json!("1"))
     );
 
-    let said: Vec<i16> = (0..8000).map(|i| (i % 30_000) as i16 + 1).collect();
-    for (i, piece) in said.chunks(160).enumerate() {
-        socket
-            .send(frames::media(i as u64 + 1, &pcm(piece.iter().copied())))
-            .await;
-    }
+    let said = sound(8000);
+    socket.say(&said).await;
     assert_eq!(bot.listen(8000).await, said);
     for piece in said.chunks(1000) {
         bot.speak(piece).await;

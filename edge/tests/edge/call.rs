@@ -11,7 +11,7 @@ use callbridge_proto::{
 use tokio::time::Instant;
 
 use crate::{
-    frames::{self, Sent, pcm},
+    frames::{self, Sent, pcm, sound},
     http::{sha256, wav},
     peers::{Asked, Bench, MEDIA, Manner, Script, agent, call, heard, hears, told, with_agent},
     web::begin,
@@ -43,12 +43,8 @@ async fn what_is_said_comes_back_sample_for_sample() {
     );
     assert_eq!(started.audio_format.unwrap().sample_rate, 8000);
 
-    let said: Vec<i16> = (0..8000).map(|i| (i % 30_000) as i16 + 1).collect();
-    for (i, piece) in said.chunks(160).enumerate() {
-        socket
-            .send(frames::media(i as u64 + 1, &pcm(piece.iter().copied())))
-            .await;
-    }
+    let said = sound(8000);
+    socket.say(&said).await;
     assert_eq!(socket.listen(8000).await, said);
     socket.send(frames::dtmf("5")).await;
     let Event::Dtmf(dtmf) = hears(&mut events, |event| matches!(event, Event::Dtmf(_))).await else {

@@ -32,6 +32,11 @@ pub(crate) fn media(chunk: u64, pcm: &[u8]) -> String {
     media_of(STREAM, chunk, pcm)
 }
 
+/// A sound whose samples tell their places.
+pub(crate) fn sound(count: usize) -> Vec<i16> {
+    (0..count).map(|at| (at % 30_000) as i16 + 1).collect()
+}
+
 pub(crate) fn dtmf(digit: &str) -> String {
     json!({ "event": "dtmf", "sequence_number": "7", "stream_sid": STREAM, "dtmf": { "digit": digit, "duration": "100" } })
         .to_string()

@@ -27,7 +27,7 @@ use tokio::{
 use tonic::Status;
 
 use crate::{
-    frames::{self, STREAM, pcm},
+    frames::{self, pcm, sound},
     http::{sha256, wav},
     peers::{Asked, Bench, MEDIA, Manner, Script, agent, hears, told},
     web::{Socket, get},
@@ -76,17 +76,6 @@ async fn begin(to: SocketAddr, bench: &Bench) -> Socket {
 }
 
 /// A second of something that repeats nowhere, in pieces of 20 ms with their times.
-async fn say(socket: &mut Socket, said: &[i16]) {
-    for (chunk, piece) in (0..).zip(said.chunks(160)) {
-        let text = frames::media_at(STREAM, chunk + 1, chunk * 20, &pcm(piece.iter().copied()));
-        socket.send(text).await;
-    }
-}
-
-fn sound(count: usize) -> Vec<i16> {
-    (0..count).map(|at| (at % 30_000) as i16 + 1).collect()
-}
-
 /// The last word on a recording, and the words before it.
 async fn reported(bench: &mut Bench) -> (Vec<RecordingState>, ReportRecordingRequest) {
     let mut before = Vec::new();
@@ -152,7 +141,7 @@ async fn both_sides_are_on_the_recording() {
     };
     let mut bench = bench(script, settings(folder.path())).await;
     let mut socket = begin(bench.public, &bench).await;
-    say(&mut socket, &said).await;
+    socket.say(&said).await;
     assert_eq!(socket.listen(4000).await, greeting);
     hears(&mut events, |event| matches!(event, Event::GreetingEnded(_))).await;
     socket.send(frames::stop("callended")).await;
@@ -279,7 +268,7 @@ async fn a_disk_that_hangs_does_not_touch_the_audio() {
     fs::hard_link(&pipe, &track).unwrap();
     let mut socket = begin(bench.public, &bench).await;
     let said = sound(16_000);
-    say(&mut socket, &said).await;
+    socket.say(&said).await;
     assert_eq!(socket.listen(16_000).await, said);
     socket.send(frames::stop("callended")).await;
     assert_eq!(socket.closed().await.0, 1000);
@@ -311,7 +300,7 @@ async fn a_full_disk_makes_a_recording_incomplete() {
     symlink("/dev/full", place(folder.path()).join("customer.pcm")).unwrap();
     let mut socket = begin(bench.public, &bench).await;
     let said = sound(8000);
-    say(&mut socket, &said).await;
+    socket.say(&said).await;
     assert_eq!(socket.listen(8000).await, said);
     socket.send(frames::stop("callended")).await;
     let (_, report) = reported(&mut bench).await;
@@ -334,7 +323,7 @@ async fn a_spool_at_its_limit_takes_no_more() {
     let (mut bench, _events) = echoing(little).await;
     let mut socket = begin(bench.public, &bench).await;
     let said = sound(8000);
-    say(&mut socket, &said).await;
+    socket.say(&said).await;
     assert_eq!(socket.listen(8000).await, said);
     socket.send(frames::stop("callended")).await;
     let (_, report) = reported(&mut bench).await;
@@ -355,7 +344,7 @@ async fn an_edge_without_a_spool_says_so() {
     };
     let mut bench = Bench::new(script).await;
     let mut socket = begin(bench.public, &bench).await;
-    say(&mut socket, &sound(1600)).await;
+    socket.say(&sound(1600)).await;
     assert_eq!(socket.listen(1600).await, sound(1600));
     let (_, report) = reported(&mut bench).await;
     assert_eq!(
@@ -374,7 +363,7 @@ async fn a_store_that_is_away_is_tried_again() {
     fs::write(&obstacle, "").unwrap();
     let mut socket = begin(bench.public, &bench).await;
     let said = sound(8000);
-    say(&mut socket, &said).await;
+    socket.say(&said).await;
     assert_eq!(socket.listen(8000).await, said);
     socket.send(frames::stop("callended")).await;
     let uploading = |asked| matches!(asked, Asked::Recording(report) if report.state() == RecordingState::Uploading);
@@ -427,7 +416,7 @@ async fn a_crash_leaves_a_recording_that_the_next_edge_stores() {
     }
     let mut socket = begin(address, &first).await;
     let said = sound(24_000);
-    say(&mut socket, &said).await;
+    socket.say(&said).await;
     hears(&mut events, |event| matches!(event, Event::Audio(_))).await;
     let track = |folder: &Path| {
         let edge = fs::read_dir(folder.join("spool")).ok()?.flatten().next()?;
@@ -495,7 +484,7 @@ async fn a_recording_that_nobody_knows_is_removed() {
     let folder = TempDir::new().unwrap();
     let (mut bench, _events) = echoing(settings(folder.path())).await;
     let mut socket = begin(bench.public, &bench).await;
-    say(&mut socket, &sound(1600)).await;
+    socket.say(&sound(1600)).await;
     assert_eq!(socket.listen(1600).await, sound(1600));
     bench.set(|script| {
         let unknown = || Status::not_found("no such session");

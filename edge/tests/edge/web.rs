@@ -116,6 +116,15 @@ impl Socket {
         Self(tokio_tungstenite::client_async(request, stream).await.unwrap().0)
     }
 
+    /// Speaks, in frames of 20 ms, all at once.
+    pub(crate) async fn say(&mut self, said: &[i16]) {
+        for (chunk, piece) in (0..).zip(said.chunks(160)) {
+            let pcm = frames::pcm(piece.iter().copied());
+            self.send(frames::media_at(frames::STREAM, chunk + 1, chunk * 20, &pcm))
+                .await;
+        }
+    }
+
     pub(crate) async fn send(&mut self, text: String) {
         self.0.send(Message::text(text)).await.unwrap();
     }
