@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use callbridge_proto::{
     agent::v1::{self as agent_api, Start},
-    directory::v1::AudioSettings,
-    id::{AccountId, CallId, EdgeId, MediaSessionId, PhoneId},
+    id::{AccountId, CallId, EdgeId, MediaSessionId},
     ingress::v1::StartSessionResponse,
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -32,7 +31,8 @@ use crate::{
     store::{
         accounts::{self, Account},
         calls::{self, Call, Change},
-        phones, recordings,
+        phones::{self, Phone},
+        recordings,
         sessions::{self, Session, Started},
     },
 };
@@ -126,8 +126,8 @@ async fn claimed(
         .await?
         .ok_or_else(missing)?;
     if let Some(session) = earlier(conn, opening).await? {
-        let record = session.recording.state.is_some();
-        return answer(conn, call, now, session.id(), record).await.map(Some);
+        let (phone, record) = (phone_of(conn, &call).await?, session.recording.state.is_some());
+        return answer(conn, call, now, session.id(), phone, record).await.map(Some);
     }
     let Some((call, sid)) = checked(conn, call, now, &account, opening).await? else {
         return Ok(None);
@@ -164,8 +164,8 @@ async fn static_socket(
     }
     // Looked at again under the lock, for which the first try may have made this one wait.
     if let Some(session) = earlier(conn, opening).await? {
-        let record = session.recording.state.is_some();
-        return answer(conn, call, now, session.id(), record).await.map(Some);
+        let (phone, record) = (phone_of(conn, &call).await?, session.recording.state.is_some());
+        return answer(conn, call, now, session.id(), phone, record).await.map(Some);
     }
     let Some((call, sid)) = checked(conn, call, now, account, opening).await? else {
         return Ok(None);
@@ -313,11 +313,19 @@ async fn started(
 ) -> Result<StartSessionResponse, Error> {
     let note = Note::from("media").with("media_session_id", session.to_string());
     let (call, _) = record_locked(conn, call, now, Some(&Event::MediaStarted), Some("media_started"), note).await?;
-    let record = match call.phone_id {
-        Some(phone) => recordings::expect(conn, session, PhoneId(phone)).await?,
-        None => false,
-    };
-    answer(conn, call, now, session, record).await
+    let phone = phone_of(conn, &call).await?;
+    let record = phone.as_ref().is_some_and(|phone| phone.record_audio);
+    if record {
+        recordings::expect(conn, session).await?;
+    }
+    answer(conn, call, now, session, phone, record).await
+}
+
+async fn phone_of(conn: &mut AsyncPgConnection, call: &Call) -> Result<Option<Phone>, Error> {
+    Ok(match call.phone_id() {
+        Some(id) => phones::find(conn, id).await?,
+        None => None,
+    })
 }
 
 /// All that the session needs.
@@ -326,10 +334,10 @@ async fn answer(
     call: Call,
     now: DateTime<Utc>,
     session: MediaSessionId,
+    phone: Option<Phone>,
     record_audio: bool,
 ) -> Result<StartSessionResponse, Error> {
     let agent = sockets::agent(conn, &call).await?;
-    let audio = audio_of(conn, &call).await?;
     let limit = TimeDelta::seconds(call.time_limit_seconds.into());
     let ends_at = call.answered_at.unwrap_or(now) + limit;
     Ok(StartSessionResponse {
@@ -347,18 +355,9 @@ async fn answer(
             seconds: (ends_at - now).num_seconds().max(0),
             nanos: 0,
         }),
-        audio,
+        audio: phone.and_then(|phone| phone.audio()).map(audio::shown),
         record_audio,
     })
-}
-
-/// How the phone's audio is sent and read, where that is not the default.
-async fn audio_of(conn: &mut AsyncPgConnection, call: &Call) -> Result<Option<AudioSettings>, Error> {
-    let phone = match call.phone_id() {
-        Some(id) => phones::find(conn, id).await?,
-        None => None,
-    };
-    Ok(phone.and_then(|phone| phone.audio()).map(audio::shown))
 }
 
 fn start(call: &Call, session: MediaSessionId, agent_config: String) -> Start {

@@ -1,6 +1,6 @@
 //! Our own recordings, as columns of `media_sessions`.
 
-use callbridge_proto::id::{MediaSessionId, PhoneId};
+use callbridge_proto::id::MediaSessionId;
 use diesel::{
     ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, QueryResult, Queryable, Selectable,
     SelectableHelper as _, sql_types::Text,
@@ -8,10 +8,7 @@ use diesel::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
-use super::{
-    enums::pg_enum,
-    schema::{media_sessions, phones},
-};
+use super::{enums::pg_enum, schema::media_sessions};
 
 pg_enum! {
     /// How far a recording is.
@@ -60,18 +57,12 @@ pub struct Recording {
     pub missing_ms: Option<i64>,
 }
 
-/// Says that a session is to be recorded, if its phone wants that. True when it does.
-pub async fn expect(conn: &mut AsyncPgConnection, session: MediaSessionId, phone: PhoneId) -> QueryResult<bool> {
-    let wanted = phones::table.find(phone.0).filter(phones::record_audio);
-    let updated = diesel::update(
-        media_sessions::table
-            .find(session.0)
-            .filter(diesel::dsl::exists(wanted)),
-    )
-    .set(media_sessions::recording_state.eq(State::Pending))
-    .execute(conn)
-    .await?;
-    Ok(updated == 1)
+/// Says that a session is to be recorded.
+pub async fn expect(conn: &mut AsyncPgConnection, session: MediaSessionId) -> QueryResult<usize> {
+    diesel::update(media_sessions::table.find(session.0))
+        .set(media_sessions::recording_state.eq(State::Pending))
+        .execute(conn)
+        .await
 }
 
 /// Writes what is known of a session's recording. The caller has locked the call.
