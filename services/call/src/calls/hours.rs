@@ -1,9 +1,10 @@
 //! When people may be called: a window of the day in the account's time zone (by default 09:00 to 21:00 in India, the hours
 //! outside of which TRAI bars commercial calls).
 
-use chrono::{DateTime, Days, NaiveTime, TimeDelta, TimeZone as _, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 
+use super::wall::{self, Minute};
 use crate::{error::Error, store::accounts::Account};
 
 /// The window of an account.
@@ -20,27 +21,10 @@ pub struct Hours {
 impl Hours {
     /// The first allowed instant at or after `now`: `now` itself within the window.
     pub fn next_open(&self, now: DateTime<Utc>) -> DateTime<Utc> {
-        let local = now.with_timezone(&self.zone);
+        let minute = |minute: i32| Minute::try_from(minute).unwrap_or(wall::DAY);
+        let window = minute(self.start_minute)..minute(self.end_minute);
         // Three days are more than any clock change can swallow.
-        for day in 0..3 {
-            let Some(date) = local.date_naive().checked_add_days(Days::new(day)) else {
-                break;
-            };
-            let at = |minute: i32| {
-                let midnight = date.and_time(NaiveTime::MIN);
-                self.zone
-                    .from_local_datetime(&(midnight + TimeDelta::minutes(minute.into())))
-                    .earliest()
-            };
-            // A time that a clock change skips is not there that day; the next day has it.
-            let (Some(start), Some(end)) = (at(self.start_minute), at(self.end_minute)) else {
-                continue;
-            };
-            if now < end {
-                return now.max(start.with_timezone(&Utc));
-            }
-        }
-        now + TimeDelta::days(1)
+        wall::next(self.zone, now, 3, |_| vec![window.clone()]).unwrap_or(now + TimeDelta::days(1))
     }
 }
 

@@ -35,6 +35,7 @@ mod settle;
 pub mod socket;
 pub mod state;
 pub mod turnstile;
+pub mod wall;
 pub mod watch;
 pub mod zone;
 
