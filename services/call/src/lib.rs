@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod calls;
+pub mod campaigns;
 pub mod config;
 pub mod crash;
 pub mod db;
