@@ -57,7 +57,7 @@ impl Rows {
     pub fn contact(&mut self, contact: &Contact) -> &mut Self {
         self.plain(contact.line)
             .text(contact.number.expose())
-            .optional(contact.zone.map(|zone| zone.name()))
+            .optional(contact.zone.map(chrono_tz::Tz::name))
             .text(&contact.variables)
     }
 

@@ -12,7 +12,7 @@ use super::{
 const MOST_LINES: usize = 32;
 
 /// What one line is, or a few.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Record<'a> {
     Cells(Cells<'a>),
     TooLong,
