@@ -4,9 +4,11 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     "callbridge/agent/v1/agent.proto",
+    "callbridge/agent/v1/hook.proto",
     "callbridge/call/v1/call.proto",
+    "callbridge/campaign/v1/campaign.proto",
     "callbridge/directory/v1/account.proto",
     "callbridge/directory/v1/agent.proto",
     "callbridge/directory/v1/credentials.proto",

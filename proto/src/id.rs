@@ -99,6 +99,14 @@ id!(
     /// Something an edge was told to do.
     CommandId, "cmd"
 );
+id!(
+    /// A campaign.
+    CampaignId, "campaign"
+);
+id!(
+    /// A person of a campaign.
+    ContactId, "contact"
+);
 
 #[cfg(test)]
 mod tests {

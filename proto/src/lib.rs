@@ -19,6 +19,11 @@ mod generated {
             tonic::include_proto!("callbridge.call.v1");
         }
     }
+    pub mod campaign {
+        pub mod v1 {
+            tonic::include_proto!("callbridge.campaign.v1");
+        }
+    }
     pub mod directory {
         pub mod v1 {
             tonic::include_proto!("callbridge.directory.v1");
@@ -34,7 +39,7 @@ mod generated {
 mod codec;
 pub mod id;
 
-pub use generated::{agent, call, directory, ingress};
+pub use generated::{agent, call, campaign, directory, ingress};
 
 /// The encoded descriptor set of every service, for reflection.
 pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("callbridge");

@@ -21,6 +21,9 @@ use crate::{
 /// Recordings that are fetched at one time; each holds some hundred kilobytes.
 const RECORDINGS_AT_ONCE: usize = 32;
 
+/// Imports of contacts at one time; each holds a connection and some megabytes.
+const IMPORTS_AT_ONCE: usize = 4;
+
 /// The process's parts. Used as `Arc<App>`.
 #[derive(Debug)]
 pub struct App {
@@ -52,6 +55,8 @@ pub struct App {
     pub recordings: Option<Arc<dyn ObjectStore>>,
     /// One for each recording that is being fetched.
     pub recording_permits: Arc<Semaphore>,
+    /// One for each import of contacts.
+    pub import_permits: Arc<Semaphore>,
     /// The edges that are attached here.
     pub edges: Edges,
     /// What is counted.
@@ -90,6 +95,7 @@ impl App {
             turnstiles: Turnstiles::default(),
             breakers: Breakers::new(config.breaker_after),
             recordings: config.recording_store.as_ref().map(Place::open).transpose()?,
+            import_permits: Arc::new(Semaphore::new(IMPORTS_AT_ONCE)),
             recording_permits: Arc::new(Semaphore::new(RECORDINGS_AT_ONCE)),
             config,
             tasks,

@@ -17,7 +17,7 @@ use diesel_async::{
         deadpool::{Object, Pool},
     },
 };
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use secrecy::ExposeSecret as _;
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
@@ -92,6 +92,21 @@ impl Db {
         Ok(self.reserved.get().await?)
     }
 
+    /// A connection of its own for COPY, which diesel does not speak, and what drives it: it ends when the client is dropped. It has the
+    /// same limits.
+    ///
+    /// # Errors
+    /// [`DbError::Unreachable`].
+    pub async fn copying(&self) -> Result<(tokio_postgres::Client, BoxFuture<'static, ()>), DbError> {
+        let connecting = timeout(CONNECT, self.connector.open()).await;
+        let opened = connecting
+            .unwrap_or_else(|_| Err(ConnectionError::BadConnection("connecting took too long".to_owned())))?;
+        Ok(match opened {
+            Opened::Plain(client, connection) => (client, connection.map(drop).boxed()),
+            Opened::Tls(client, connection) => (client, connection.map(drop).boxed()),
+        })
+    }
+
     /// A connection of its own, for LISTEN. It has the same limits, and is closed when dropped.
     ///
     /// # Errors
@@ -126,6 +141,23 @@ fn pool(connector: &Arc<Connector>, read_only: &ReadOnly, size: usize) -> Result
         })
         .build()
         .map_err(|error| DbError::Address(error.to_string()))
+}
+
+/// A client and its connection.
+enum Opened {
+    Plain(
+        tokio_postgres::Client,
+        Box<tokio_postgres::Connection<tokio_postgres::Socket, tokio_postgres::tls::NoTlsStream>>,
+    ),
+    Tls(
+        tokio_postgres::Client,
+        Box<
+            tokio_postgres::Connection<
+                tokio_postgres::Socket,
+                <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<tokio_postgres::Socket>>::Stream,
+            >,
+        >,
+    ),
 }
 
 /// How a connection is made.
@@ -169,14 +201,25 @@ impl Connector {
         })
     }
 
+    async fn open(&self) -> Result<Opened, ConnectionError> {
+        Ok(if let Some(tls) = &self.tls {
+            let (client, connection) = self.config.connect(tls.clone()).await.map_err(bad)?;
+            Opened::Tls(client, Box::new(connection))
+        } else {
+            let (client, connection) = self.config.connect(tokio_postgres::NoTls).await.map_err(bad)?;
+            Opened::Plain(client, Box::new(connection))
+        })
+    }
+
     async fn connect(&self) -> Result<AsyncPgConnection, ConnectionError> {
         let attempt = async {
-            if let Some(tls) = &self.tls {
-                let (client, connection) = self.config.connect(tls.clone()).await.map_err(bad)?;
-                AsyncPgConnection::try_from_client_and_connection(client, connection).await
-            } else {
-                let (client, connection) = self.config.connect(tokio_postgres::NoTls).await.map_err(bad)?;
-                AsyncPgConnection::try_from_client_and_connection(client, connection).await
+            match self.open().await? {
+                Opened::Plain(client, connection) => {
+                    AsyncPgConnection::try_from_client_and_connection(client, *connection).await
+                }
+                Opened::Tls(client, connection) => {
+                    AsyncPgConnection::try_from_client_and_connection(client, *connection).await
+                }
             }
         };
         timeout(CONNECT, attempt)

@@ -138,6 +138,7 @@ async fn begin(app: Arc<App>, gate: Gate, readiness: Readiness, health: HealthRe
         return;
     }
     crate::calls::start(&app);
+    crate::campaigns::start(&app);
     crate::ingress::start(&app);
     gate.open();
     // A stop in between has said, or says next, that nothing is served.

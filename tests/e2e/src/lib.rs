@@ -2,6 +2,7 @@
 //! platform's side of the wire.
 
 mod agent;
+pub mod campaign;
 mod database;
 mod keys;
 mod refusal;

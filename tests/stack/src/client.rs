@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use callbridge_proto::{
     call::v1::call_service_client::CallServiceClient,
+    campaign::v1::campaign_service_client::CampaignServiceClient,
     directory::v1::{
         account_service_client::AccountServiceClient, agent_service_client::AgentServiceClient,
         phone_service_client::PhoneServiceClient,
@@ -85,6 +86,11 @@ impl Clients {
     /// Calls.
     pub fn calls(&self) -> CallServiceClient<Keyed> {
         CallServiceClient::new(self.keyed())
+    }
+
+    /// Campaigns.
+    pub fn campaigns(&self) -> CampaignServiceClient<Keyed> {
+        CampaignServiceClient::new(self.keyed())
     }
 
     /// Accounts.

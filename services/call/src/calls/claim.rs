@@ -3,13 +3,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use callbridge_proto::id::{AccountId, CallId};
+use callbridge_proto::id::{AccountId, CallId, CampaignId};
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use exotel::{PhoneNumber, rest::Dial};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{Instrument as _, Span, info_span, warn};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use uuid::Uuid;
 
 use super::{
     capacity::{self, Caps, Verdict, WhenBusy},
@@ -21,11 +22,17 @@ use super::{
 };
 use crate::{
     app::App,
+    campaigns::{
+        gate::{self, Answer},
+        rules::Rules,
+    },
     crash,
     db::{DbError, Retries},
     error::Error,
     store::{
+        agents,
         calls::{self, Call},
+        campaigns::{self, gate::Gate, numbers},
         phones::{self, Named},
         queue::{self, Wants},
         rates,
@@ -62,7 +69,10 @@ struct Ready {
 pub(super) async fn next(app: &Arc<App>, account: AccountId, permit: OwnedSemaphorePermit) -> Result<Claimed, Error> {
     let mut conn = app.db.conn().await?;
     let Some(id) = queue::next(&mut conn, account).await? else {
-        return Ok(Claimed::Nothing);
+        let turn = queue::campaign_turn(&mut conn, account).await?;
+        return Ok(turn.map_or(Claimed::Nothing, |(at, now)| {
+            Claimed::NotBefore(until(at - capacity::EARLY, now))
+        }));
     };
     Span::current().record("call.id", tracing::field::display(id));
     let call = match calls::find(&mut conn, id).await {
@@ -110,7 +120,10 @@ async fn look(
     let Some((phone, account)) = found else {
         return Ok(Look::GiveUp("phone_gone"));
     };
-    if let Some(hours) = hours::of(&account, call.calling_hours_override.as_deref())? {
+    // A campaign's call goes by the campaign's windows, under its lock.
+    if call.campaign_id.is_none()
+        && let Some(hours) = hours::of(&account, call.calling_hours_override.as_deref())?
+    {
         let open = hours.next_open(now);
         if open > now {
             return Ok(Look::Wait(open, "calling_hours"));
@@ -147,10 +160,18 @@ async fn look(
         ring_timeout: u32::try_from(call.ring_timeout_seconds).unwrap_or(30),
         time_limit: u32::try_from(call.time_limit_seconds).unwrap_or(1800),
         record: call.record,
+        latest_start: match call.campaign_id {
+            Some(_) => dial::LATEST_START_OF_CAMPAIGN,
+            None => dial::LATEST_START,
+        },
+    };
+    let agent_cap = match call.agent_id() {
+        Some(id) => agents::cap(conn, id).await?.unwrap_or(0),
+        None => 0,
     };
     Ok(Look::Dial(Box::new(Ready {
         plan,
-        caps: draft::caps(&account, &phone),
+        caps: draft::caps(&account, &phone, agent_cap),
         calls_per_minute: account.calls_per_minute,
     })))
 }
@@ -236,16 +257,38 @@ async fn decide(
     if let Err(at) = capacity::turn(pace, pause) {
         return Ok(Decided::NotBefore(until(at, pace.now)));
     }
+    // Always in this order: account, campaign, agent, number, call.
+    let gate = match call.campaign_id() {
+        Some(id) => Some(
+            Locked::campaign(conn, id, call)
+                .await?
+                .ok_or_else(|| Error::internal("a call of a campaign that is not there"))?,
+        ),
+        None => None,
+    };
+    let caps = Caps {
+        campaign: gate
+            .as_ref()
+            .map_or(0, |locked| locked.gate.max_concurrent_calls.into()),
+        ..ready.caps
+    };
+    lock_agent(conn, caps, call.agent_id).await?;
     let wants = Wants {
         account,
         phone: call
             .phone_id()
             .ok_or_else(|| Error::internal("a queued call without a phone"))?,
+        agent: call.agent_id,
+        campaign: call.campaign_id,
         customer: &call.customer,
         behind: None,
-        caps: ready.caps,
+        caps,
     };
     let standing = queue::standing(conn, &wants).await?;
+    let answer = match &gate {
+        Some(locked) => locked.judge(conn, call).await?,
+        None => Answer::Dial(None),
+    };
     let Some((row, now)) = calls::lock(conn, call.id()).await? else {
         return Ok(Decided::Moved(false));
     };
@@ -253,7 +296,20 @@ async fn decide(
     if row.state != State::Queued || row.version != call.version {
         return Ok(Decided::Moved(false));
     }
-    match capacity::decide(pace, pause, ready.caps, &standing, WhenBusy::of(call.when_number_busy)) {
+    let campaign_turn = match answer {
+        Answer::Dial(turn) => turn,
+        // It is not found again until the campaign runs, or has its turn.
+        Answer::Stay => return Ok(Decided::Moved(false)),
+        Answer::Wait(until, word) => {
+            record_locked(conn, row, now, None, Some("waiting"), waiting(word, None, Some(until))).await?;
+            return Ok(Decided::Moved(true));
+        }
+        Answer::Drop(reason) => {
+            record_locked(conn, row, now, Some(&dropped(reason)), None, Note::from("campaign")).await?;
+            return Ok(Decided::Moved(true));
+        }
+    };
+    match capacity::decide(pace, pause, caps, &standing, WhenBusy::of(call.when_number_busy)) {
         Verdict::Dial { next_turn } => {
             let attempt = row.attempt + 1;
             let note = Note::from("dialer").with("attempt", attempt.to_string());
@@ -263,6 +319,9 @@ async fn decide(
             }
             *claimed_at = Some(now);
             rates::set(conn, account, rates::Kind::Dial, next_turn).await?;
+            if let Some(id) = call.campaign_id() {
+                campaigns::gate::dialled(conn, id, campaign_turn).await?;
+            }
             Ok(Decided::Dial(attempt, ready.plan.request(conn, app, now).await?))
         }
         Verdict::Refuse(other) => {
@@ -287,6 +346,72 @@ async fn decide(
             Ok(Decided::Full)
         }
     }
+}
+
+/// A campaign under its lock.
+struct Locked {
+    id: CampaignId,
+    gate: Gate,
+    rules: Rules,
+}
+
+impl Locked {
+    async fn campaign(conn: &mut AsyncPgConnection, id: CampaignId, call: &Call) -> Result<Option<Self>, Error> {
+        let Some(gate) = campaigns::gate::lock(conn, id, call.contact_id).await? else {
+            return Ok(None);
+        };
+        let rules = serde_json::from_value(gate.rules.clone())
+            .map_err(|error| Error::internal_from("a campaign's rules cannot be read", error))?;
+        Ok(Some(Self { id, gate, rules }))
+    }
+
+    /// Reads how the number stands and decides.
+    async fn judge(&self, conn: &mut AsyncPgConnection, call: &Call) -> Result<Answer, Error> {
+        let cap = self
+            .rules
+            .frequency_cap
+            .map(|cap| (cap.count, cap.since(self.gate.now)));
+        if cap.is_some() {
+            numbers::lock(conn, &call.customer).await?;
+        }
+        let number = numbers::standing(conn, self.id, &call.customer, cap).await?;
+        Ok(gate::judge(&self.gate, &self.rules, &number))
+    }
+}
+
+/// Locks the account's pace, and after it the agent's slots, if they are capped.
+///
+/// # Errors
+/// Of the database.
+pub(super) async fn lock(
+    conn: &mut AsyncPgConnection,
+    account: AccountId,
+    caps: Caps,
+    agent: Option<Uuid>,
+) -> Result<rates::Pace, Error> {
+    let pace = rates::lock(conn, account, rates::Kind::Dial)
+        .await?
+        .ok_or_else(|| Error::internal("an account without its rates"))?;
+    lock_agent(conn, caps, agent).await?;
+    Ok(pace)
+}
+
+/// Calls of other accounts may want an agent's slots too.
+async fn lock_agent(conn: &mut AsyncPgConnection, caps: Caps, agent: Option<Uuid>) -> Result<(), Error> {
+    if let Some(agent) = agent.filter(|_| caps.agent > 0) {
+        agents::lock_slots(conn, agent).await?;
+    }
+    Ok(())
+}
+
+/// A campaign does not want a call any more that was not dialled.
+fn dropped(reason: &str) -> Event {
+    let end = End {
+        by: Some(Party::Callbridge),
+        reason: Some(reason.to_owned()),
+        ..End::new(Outcome::Canceled)
+    };
+    Event::Ended(Source::Local, end)
 }
 
 fn failed(reason: &str) -> Event {

@@ -34,6 +34,7 @@ use crate::{
     store::{
         accounts::Account,
         calls::{self, Change},
+        campaigns::numbers,
         phones::{DialMode, Phone},
         rates,
     },
@@ -41,7 +42,10 @@ use crate::{
 
 /// A worker that was stopped for longer between its commit and the connect does not dial (F16): with the three seconds that
 /// connecting may take, nothing is sent later than five seconds after the commit.
-const LATEST_START: Duration = Duration::from_secs(2);
+pub const LATEST_START: Duration = Duration::from_secs(2);
+/// Of a campaign's call: nothing is sent later than a second after a pause was committed (F108), and this is counted from before
+/// the claim, which no pause can overtake.
+pub const LATEST_START_OF_CAMPAIGN: Duration = Duration::from_secs(1);
 /// Dials of one call that were surely not made, before it is given up.
 const ATTEMPTS: i32 = 5;
 /// Between tries to write an outcome while the database is away.
@@ -52,6 +56,9 @@ const WRITE_LIMIT: Duration = Duration::from_secs(45);
 const UNTOLD_PAUSE: Duration = Duration::from_secs(10);
 /// A status callback may come this long after the latest end of the call.
 const CALLBACK_LATE: TimeDelta = TimeDelta::hours(25);
+
+/// Why a number is on the list of all campaigns: Exotel refused it by the do-not-disturb register, and would do so again.
+const DND: &str = "exotel_dnd";
 
 /// Everything that a dial needs and that is looked up before it is committed.
 pub struct Plan {
@@ -79,6 +86,8 @@ pub struct Plan {
     pub time_limit: u32,
     /// Whether Exotel records.
     pub record: bool,
+    /// When it is too late to begin, counted from before the commit.
+    pub latest_start: Duration,
 }
 
 /// A committed dial.
@@ -191,7 +200,7 @@ async fn run(app: &Arc<App>, order: Order) {
     } = order;
     let mut printed = None;
     crash::point(crash::POSTING);
-    let outcome = if runtime::clock::since_boot().saturating_sub(begun) > LATEST_START {
+    let outcome = if runtime::clock::since_boot().saturating_sub(begun) > plan.latest_start {
         DialOutcome::NotSent {
             reason: "the worker was stopped for too long between its commit and the dial".to_owned(),
         }
@@ -297,6 +306,20 @@ async fn write(
                     ..Change::default()
                 };
                 note = note.with("contradiction", "call_sid");
+            }
+            if let DialOutcome::Rejected {
+                kind: Rejection::Dnd, ..
+            } = outcome
+            {
+                let listing = numbers::Listing {
+                    campaign: None,
+                    numbers: &[plan.customer.expose().to_owned()],
+                    ids: &[app.clock.new_uuid()],
+                    reason: DND,
+                    by: "callbridge",
+                    expires_at: None,
+                };
+                numbers::suppress(conn, listing).await?;
             }
             let event = Event::Dialed(attempt, dialed);
             Ok(Some(record_locked(conn, call, now, Some(&event), None, note).await?))

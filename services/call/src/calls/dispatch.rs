@@ -176,17 +176,12 @@ async fn dial_account(app: &Arc<App>, account: AccountId) -> Result<Option<Insta
     Ok(Some(Instant::now()))
 }
 
-/// Writes onto calls that wait for another call, or for a slot of their phone, that they do: nobody comes by them otherwise.
+/// Writes onto calls that wait for another call, for a slot or for their campaign, that they do: nobody comes by them otherwise.
 async fn explain_waits(app: &Arc<App>, account: AccountId) -> Result<(), Error> {
     let mut conn = app.db.conn().await?;
     for waits in queue::unexplained(&mut conn, account, ROUND).await? {
         let id = CallId(waits.id);
-        let word = match (waits.rival, waits.unresolved) {
-            (None, _) => "phone_capacity",
-            (Some(_), true) => "same_number_unresolved",
-            (Some(_), false) => "number_busy",
-        };
-        let note = waiting(word, waits.rival.map(CallId), None);
+        let note = waiting(&waits.word, waits.rival.map(CallId), None);
         let done = conn
             .transaction::<_, Error, _>(async |conn| {
                 let Some((call, now)) = calls::lock(conn, id).await? else {

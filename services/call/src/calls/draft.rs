@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    store::{accounts::Account, agents::Version, calls::NewCall, events::NewEvent, phones::Phone},
+    store::{accounts::Account, agents::Agent, calls::NewCall, events::NewEvent, phones::Phone},
 };
 
 /// All that a row is made of.
@@ -59,18 +59,20 @@ pub(super) struct Context {
     pub(super) number: PhoneNumber,
     pub(super) agent_id: AgentId,
     pub(super) agent_version: i32,
+    pub(super) agent_cap: i32,
 }
 
 impl Context {
-    pub(super) fn new(account: Account, phone: Phone, agent: &Version) -> Result<Self, Error> {
+    pub(super) fn new(account: Account, phone: Phone, agent: &Agent) -> Result<Self, Error> {
         let number =
             PhoneNumber::parse(&phone.number).map_err(|_| Error::internal("a stored number cannot be read"))?;
         Ok(Self {
             account,
             phone,
             number,
-            agent_id: AgentId(agent.agent_id),
+            agent_id: agent.id(),
             agent_version: agent.version,
+            agent_cap: agent.max_concurrent_calls,
         })
     }
 }
@@ -160,11 +162,13 @@ impl Draft {
     }
 }
 
-/// The caps of a phone's calls.
-pub(super) fn caps(account: &Account, phone: &Phone) -> Caps {
+/// The caps of a call from this phone with an agent that has this cap; a campaign's is on top.
+pub(super) fn caps(account: &Account, phone: &Phone, agent_cap: i32) -> Caps {
     Caps {
         account: account.max_concurrent_calls.into(),
         inbound_reserve: account.inbound_reserve.into(),
         phone: phone.max_concurrent_calls.into(),
+        agent: agent_cap.into(),
+        campaign: 0,
     }
 }

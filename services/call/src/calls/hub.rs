@@ -59,6 +59,8 @@ struct Shared {
     reading: watch::Sender<bool>,
     /// Queued calls may be due.
     work: Notify,
+    /// A campaign's call may have been dialled or have ended.
+    campaigns: Notify,
 }
 
 impl Default for Hub {
@@ -71,6 +73,7 @@ impl Default for Hub {
                 events: broadcast::channel(BACKLOG).0,
                 reading: watch::channel(false).0,
                 work: Notify::new(),
+                campaigns: Notify::new(),
             }),
         }
     }
@@ -112,6 +115,19 @@ impl Hub {
         self.wake(id);
         self.shared.to_notify.notify_one();
         self.shared.news.notify_one();
+        self.shared.campaigns.notify_one();
+    }
+
+    /// Resolves when a campaign may have something to do.
+    pub async fn campaigns_wait(&self) {
+        self.shared.campaigns.notified().await;
+    }
+
+    /// Says that something of a campaign is committed. Call it after the commit.
+    pub fn campaign_changed(&self) {
+        self.shared.to_notify.notify_one();
+        self.shared.campaigns.notify_one();
+        self.work();
     }
 
     /// Says that a queued call may be due now.
@@ -215,6 +231,7 @@ async fn listen(app: &App) -> Result<(), Error> {
     while let Some(notification) = notifications.next().await {
         notification?;
         app.hub.shared.news.notify_one();
+        app.hub.shared.campaigns.notify_one();
         app.hub.work();
     }
     Err(Error::unavailable(

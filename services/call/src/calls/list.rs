@@ -27,6 +27,8 @@ pub struct Filter {
     pub phone: Option<Uuid>,
     /// With this agent.
     pub agent: Option<Uuid>,
+    /// Of this campaign.
+    pub campaign: Option<Uuid>,
     /// With this person.
     pub customer: Option<PhoneNumber>,
     /// Placed with the API key of this name.
@@ -51,6 +53,7 @@ impl Filter {
             && self.direction.is_none_or(|direction| direction == call.direction)
             && self.phone.is_none_or(|phone| Some(phone) == call.phone_id)
             && self.agent.is_none_or(|agent| Some(agent) == call.agent_id)
+            && self.campaign.is_none_or(|campaign| Some(campaign) == call.campaign_id)
             && self
                 .customer
                 .as_ref()
@@ -94,6 +97,9 @@ pub async fn page(
     }
     if let Some(agent) = filter.agent {
         query = query.filter(calls::agent_id.eq(agent));
+    }
+    if let Some(campaign) = filter.campaign {
+        query = query.filter(calls::campaign_id.eq(campaign));
     }
     if let Some(customer) = &filter.customer {
         query = query.filter(calls::customer.eq(customer.expose()));

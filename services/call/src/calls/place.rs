@@ -11,6 +11,7 @@ use tracing::{Instrument as _, info_span};
 
 use super::{
     capacity::{self, Verdict, Waits, WhenBusy},
+    claim,
     dial::{self, Order, Plan},
     draft::{self, Context, Draft, Held},
     hours,
@@ -24,7 +25,7 @@ use crate::{
     error::Error,
     store::{
         accounts::Account,
-        agents::{self, Version},
+        agents::{self, Agent},
         calls::{self, Call},
         events,
         phones::{self, Named, Phone},
@@ -111,6 +112,7 @@ pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Pl
         ring_timeout: request.ring_timeout,
         time_limit: request.time_limit,
         record: request.record,
+        latest_start: dial::LATEST_START,
     });
     let draft = Draft {
         id,
@@ -291,22 +293,23 @@ async fn phone(conn: &AsyncPgConnection, app: &App, request: &Request) -> Result
 }
 
 /// Finds the agent that talks.
-async fn agent(conn: &AsyncPgConnection, request: &Request, phone: &Phone) -> Result<Version, Error> {
-    match (request.agent, phone.agent_id) {
-        (Some(id), _) => agents::current(conn, id).await?.ok_or_else(|| {
+async fn agent(conn: &AsyncPgConnection, request: &Request, phone: &Phone) -> Result<Agent, Error> {
+    let found = match (request.agent, phone.agent_id) {
+        (Some(id), _) => agents::find(conn, id).await?.ok_or_else(|| {
             Error::invalid(
                 "agent_id",
                 "there is no such agent: create it with AgentService.CreateAgent",
             )
         }),
-        (None, Some(id)) => agents::current(conn, AgentId(id))
+        (None, Some(id)) => agents::find(conn, AgentId(id))
             .await?
             .ok_or_else(|| Error::internal("a phone's agent is gone")),
         (None, None) => Err(Error::precondition(
             "NO_AGENT",
             "neither the request nor the phone names an agent: set agent_id",
         )),
-    }
+    };
+    found.map(|(agent, _)| agent)
 }
 
 /// Until when a call waits whatever the room, and why. None: it may be dialled now.
@@ -391,13 +394,13 @@ async fn insert(
 /// Locks the account's pace and decides whether the call may be dialled now.
 async fn judge(conn: &mut AsyncPgConnection, draft: &Draft) -> Result<Verdict, Error> {
     let Context { account, phone, .. } = &draft.context;
-    let pace = rates::lock(conn, account.id(), rates::Kind::Dial)
-        .await?
-        .ok_or_else(|| Error::internal("an account without its rates"))?;
-    let caps = draft::caps(account, phone);
+    let caps = draft::caps(account, phone, draft.context.agent_cap);
+    let pace = claim::lock(conn, account.id(), caps, Some(draft.context.agent_id.0)).await?;
     let wants = Wants {
         account: account.id(),
         phone: phone.id(),
+        agent: Some(draft.context.agent_id.0),
+        campaign: None,
         customer: draft.request.to.expose(),
         behind: Some(draft.request.priority),
         caps,

@@ -87,7 +87,7 @@ async fn ours(
     permit: OwnedSemaphorePermit,
 ) -> Result<Fetched, Error> {
     let missing = || Error::not_found("recording of call", call.id());
-    let sessions = sessions::of_call(&mut *app.db.conn().await?, call.id()).await?;
+    let sessions = sessions::of_call(&*app.db.conn().await?, call.id()).await?;
     let asked = sessions
         .into_iter()
         .filter(|found| session.is_none_or(|id| found.id() == id));

@@ -1,9 +1,24 @@
-//! Campaigns: what decides about them. Nothing here asks the database, the network or the clock.
+//! Campaigns. What decides about them asks neither the database, nor the network, nor the clock (`breaker`, `chart`, `contacts`,
+//! `forecast`, `gate`, `retry`, `rules`, `settled`, `state`, `window`); what is around it does, and decides nothing.
 
 pub mod breaker;
 pub mod chart;
 pub mod contacts;
+pub mod control;
+pub mod export;
+mod fill;
 pub mod forecast;
+pub mod gate;
+pub mod import;
+pub mod progress;
 pub mod retry;
 pub mod rules;
+pub mod run;
+pub mod settings;
+mod settle;
+mod settled;
+pub mod state;
+pub mod suppress;
 pub mod window;
+
+pub use run::start;

@@ -10,7 +10,7 @@ use callbridge_proto::{
 };
 use chrono::{DateTime, Utc};
 use exotel::PhoneNumber;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, future::join};
 use prost::Message as _;
 use prost_types::{Duration as ProtoDuration, Timestamp};
 use tokio::time::{Instant, timeout_at};
@@ -21,7 +21,7 @@ use super::{auth::Principal, page, view};
 use crate::{
     app::App,
     calls::{
-        end,
+        capacity, end,
         hub::Waiter,
         list,
         list::Filter,
@@ -32,7 +32,12 @@ use crate::{
     },
     error::{Error, Violations},
     ingress::commands,
-    store::{calls, calls::Call, sessions, transcripts},
+    store::{
+        calls,
+        calls::Call,
+        queue::{self, Bound},
+        sessions, transcripts,
+    },
 };
 
 /// PlaceCall answers before the client's deadline does.
@@ -53,7 +58,7 @@ const MESSAGE_BYTES: usize = 16 * 1024;
 pub struct Service(pub Arc<App>);
 
 type Answer<T> = Result<Response<T>, Status>;
-type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(super) type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl CallService for Service {
@@ -70,17 +75,22 @@ impl CallService for Service {
         let placed = place::place(&self.0, &caller, &order).await?;
         let call = settle(&self.0, placed.call, placed.waiter, wait_for, until).await;
         // Once the row exists the answer is the call, whatever happens to the database meanwhile.
-        let call = shown(&self.0, &call).await.unwrap_or_else(|_| view::call(&call, &[]));
+        let (call, capacity) = with_room(&self.0, &call)
+            .await
+            .unwrap_or_else(|_| (view::call(&call, &[]), None));
         Ok(Response::new(api::PlaceCallResponse {
             call: Some(call),
             repeated: placed.repeated,
+            capacity,
         }))
     }
 
     async fn get_call(&self, request: Request<api::GetCallRequest>) -> Answer<api::GetCallResponse> {
         let call = find(&self.0, &request.get_ref().call_id).await?;
+        let (call, capacity) = with_room(&self.0, &call).await?;
         Ok(Response::new(api::GetCallResponse {
-            call: Some(shown(&self.0, &call).await?),
+            call: Some(call),
+            capacity,
         }))
     }
 
@@ -297,11 +307,25 @@ async fn find(app: &App, id: &str) -> Result<Call, Error> {
 }
 
 async fn shown(app: &App, call: &Call) -> Result<api::Call, Error> {
-    let sessions = sessions::of_call(&mut *app.db.conn().await?, call.id()).await?;
+    let sessions = sessions::of_call(&*app.db.conn().await?, call.id()).await?;
     Ok(view::call(call, &sessions))
 }
 
-fn short_text(field: &str, text: String) -> Result<String, Error> {
+/// The call, and how much room its caps leave.
+async fn with_room(app: &App, call: &Call) -> Result<(api::Call, Option<api::Capacity>), Error> {
+    let conn = app.db.conn().await?;
+    let bound = Bound {
+        account: call.account_id,
+        phone: call.phone_id,
+        agent: call.agent_id,
+        campaign: call.campaign_id,
+    };
+    let (sessions, used) = join(sessions::of_call(&conn, call.id()), queue::used(&conn, bound)).await;
+    let room = used?.map(|(caps, standing, next)| view::room(capacity::room(caps, &standing), next));
+    Ok((view::call(call, &sessions?), room))
+}
+
+pub(super) fn short_text(field: &str, text: String) -> Result<String, Error> {
     if text.chars().count() > TEXT_CHARS || text.contains('\0') {
         return Err(Error::invalid(
             field,
@@ -351,7 +375,7 @@ fn checked(request: api::PlaceCallRequest) -> Result<Wanted, Error> {
         "a reason of at most 128 characters",
     );
     let metadata: BTreeMap<String, String> = request.metadata.into_iter().collect();
-    check_metadata(&mut wrong, &metadata);
+    check_metadata(&mut wrong, "metadata", &metadata);
     let when_number_busy = match api::WhenNumberBusy::try_from(request.when_number_busy) {
         Ok(api::WhenNumberBusy::Unspecified | api::WhenNumberBusy::Wait) => 1,
         Ok(api::WhenNumberBusy::Refuse) => 2,
@@ -391,10 +415,10 @@ fn checked(request: api::PlaceCallRequest) -> Result<Wanted, Error> {
     })
 }
 
-fn check_metadata(wrong: &mut Violations, metadata: &BTreeMap<String, String>) {
+pub(super) fn check_metadata(wrong: &mut Violations, field: &str, metadata: &BTreeMap<String, String>) {
     let bytes: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
-    wrong.require(metadata.len() <= METADATA_ENTRIES, "metadata", "at most 32 entries");
-    wrong.require(bytes <= METADATA_BYTES, "metadata", "at most 8 KiB in all");
+    wrong.require(metadata.len() <= METADATA_ENTRIES, field, "at most 32 entries");
+    wrong.require(bytes <= METADATA_BYTES, field, "at most 8 KiB in all");
     let fits = metadata.iter().all(|(key, value)| {
         (1..=METADATA_KEY_CHARS).contains(&key.chars().count())
             && value.chars().count() <= METADATA_VALUE_CHARS
@@ -403,12 +427,12 @@ fn check_metadata(wrong: &mut Violations, metadata: &BTreeMap<String, String>) {
     });
     wrong.require(
         fits,
-        "metadata",
+        field,
         "keys of 1 to 64 and values of at most 1,024 characters, without NUL",
     );
 }
 
-fn seconds(
+pub(super) fn seconds(
     wrong: &mut Violations,
     field: &str,
     duration: Option<ProtoDuration>,
@@ -424,7 +448,7 @@ fn seconds(
     u32::try_from(duration.seconds).unwrap_or(default)
 }
 
-fn instant(wrong: &mut Violations, field: &str, at: Option<&Timestamp>) -> Option<DateTime<Utc>> {
+pub(super) fn instant(wrong: &mut Violations, field: &str, at: Option<&Timestamp>) -> Option<DateTime<Utc>> {
     let at = at?;
     let time = view::time(at);
     wrong.require(time.is_some(), field, "a time between 1970 and 2099");
@@ -451,6 +475,7 @@ fn filter(filter: api::CallFilter) -> Result<Filter, Error> {
     };
     let phone = given(filter.phone_id).and_then(|id| wrong.check("filter.phone_id", id.parse()));
     let agent = given(filter.agent_id).and_then(|id| wrong.check("filter.agent_id", id.parse()));
+    let campaign = given(filter.campaign_id).and_then(|id| wrong.check("filter.campaign_id", id.parse()));
     let customer =
         given(filter.customer_number).and_then(|n| wrong.check("filter.customer_number", PhoneNumber::parse(&n)));
     let queued_after = instant(&mut wrong, "filter.queued_after", filter.queued_after.as_ref());
@@ -462,6 +487,7 @@ fn filter(filter: api::CallFilter) -> Result<Filter, Error> {
         direction,
         phone: phone.map(|id: callbridge_proto::id::PhoneId| id.0),
         agent: agent.map(|id: callbridge_proto::id::AgentId| id.0),
+        campaign: campaign.map(|id: callbridge_proto::id::CampaignId| id.0),
         customer,
         caller: given(filter.caller),
         queued_after,
@@ -470,7 +496,7 @@ fn filter(filter: api::CallFilter) -> Result<Filter, Error> {
     })
 }
 
-fn given(text: String) -> Option<String> {
+pub(super) fn given(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 

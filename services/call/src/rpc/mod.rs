@@ -4,6 +4,7 @@ pub mod account;
 pub mod agent;
 pub mod auth;
 pub mod call;
+pub mod campaign;
 pub mod ingress;
 pub mod page;
 pub mod phone;
@@ -14,6 +15,7 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 
 use callbridge_proto::{
     call::v1::call_service_server::CallServiceServer,
+    campaign::v1::campaign_service_server::CampaignServiceServer,
     directory::v1::{
         account_service_server::AccountServiceServer, agent_service_server::AgentServiceServer,
         phone_service_server::PhoneServiceServer,
@@ -68,6 +70,7 @@ pub(crate) fn services(app: &Arc<App>, health: &HealthReporter) -> Result<Routes
         .add_service(PhoneServiceServer::new(phone::Service(app.clone())).max_decoding_message_size(UNARY_BYTES))
         .add_service(AgentServiceServer::new(agent::Service(app.clone())).max_decoding_message_size(STREAM_BYTES))
         .add_service(CallServiceServer::new(call::Service(app.clone())).max_decoding_message_size(UNARY_BYTES))
+        .add_service(CampaignServiceServer::new(campaign::Service(app.clone())).max_decoding_message_size(STREAM_BYTES))
         .add_service(IngressServiceServer::new(ingress::Service(app.clone())).max_decoding_message_size(STREAM_BYTES));
     if app.config.reflection {
         let configured = || {
@@ -83,12 +86,13 @@ pub(crate) fn services(app: &Arc<App>, health: &HealthReporter) -> Result<Routes
 }
 
 /// The names that health is reported for; the empty one is the whole server.
-pub(crate) const NAMES: [&str; 6] = [
+pub(crate) const NAMES: [&str; 7] = [
     "",
     <AccountServiceServer<account::Service> as NamedService>::NAME,
     <PhoneServiceServer<phone::Service> as NamedService>::NAME,
     <AgentServiceServer<agent::Service> as NamedService>::NAME,
     <CallServiceServer<call::Service> as NamedService>::NAME,
+    <CampaignServiceServer<campaign::Service> as NamedService>::NAME,
     <IngressServiceServer<ingress::Service> as NamedService>::NAME,
 ];
 

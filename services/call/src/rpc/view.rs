@@ -2,7 +2,7 @@
 
 use callbridge_proto::{
     call::v1 as api,
-    id::{AccountId, CallId, MediaSessionId},
+    id::{AccountId, CallId, ContactId, MediaSessionId},
 };
 use chrono::{DateTime, Utc};
 use data_encoding::HEXLOWER;
@@ -10,7 +10,10 @@ use prost_types::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    calls::state::{Direction, State},
+    calls::{
+        capacity::Room,
+        state::{Direction, State},
+    },
     store::{
         calls::Call,
         events::Event,
@@ -73,6 +76,20 @@ pub fn call(call: &Call, sessions: &[Session]) -> api::Call {
         priority: call.priority,
         media_sessions: sessions.iter().map(session).collect(),
         needs_review: call.needs_review,
+        campaign_id: call.campaign_id().map(|id| id.to_string()).unwrap_or_default(),
+        contact_id: call.contact_id.map(|id| ContactId(id).to_string()).unwrap_or_default(),
+    }
+}
+
+/// The room that caps leave, and when the account's next dial is due.
+pub fn room(room: Room, next_dial_at: DateTime<Utc>) -> api::Capacity {
+    let left = |room: Option<i64>| room.map(|left| i32::try_from(left).unwrap_or(i32::MAX));
+    api::Capacity {
+        account: left(room.account),
+        phone: left(room.phone),
+        agent: left(room.agent),
+        campaign: left(room.campaign),
+        next_dial_at: Some(timestamp(next_dial_at)),
     }
 }
 
@@ -143,7 +160,7 @@ pub fn transcript(piece: &Piece) -> api::TranscriptEntry {
     }
 }
 
-fn texts(object: &Value) -> impl Iterator<Item = (String, String)> {
+pub(super) fn texts(object: &Value) -> impl Iterator<Item = (String, String)> {
     object.as_object().into_iter().flatten().map(|(key, value)| {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         (key.clone(), text)

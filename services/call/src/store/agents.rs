@@ -4,12 +4,15 @@ use callbridge_proto::id::AgentId;
 use chrono::{DateTime, Utc};
 use diesel::{
     BoolExpressionMethods as _, ExpressionMethods as _, HasQuery, Insertable, JoinOnDsl as _, OptionalExtension as _,
-    QueryDsl as _, QueryResult, SelectableHelper as _, dsl::now,
+    QueryDsl as _, QueryResult, SelectableHelper as _, dsl::now, sql_query, sql_types,
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
-use super::schema::{agent_versions, agents};
+use super::{
+    prepared::Prepared,
+    schema::{agent_versions, agents},
+};
 
 /// An agent's row.
 #[derive(Debug, Clone, PartialEq, Eq, HasQuery)]
@@ -68,9 +71,14 @@ pub async fn find(mut conn: &AsyncPgConnection, id: AgentId) -> QueryResult<Opti
         .optional()
 }
 
-/// Finds an agent's current version.
-pub async fn current(conn: &AsyncPgConnection, id: AgentId) -> QueryResult<Option<Version>> {
-    Ok(find(conn, id).await?.map(|(_, version)| version))
+/// How many calls an agent takes at one time; 0 is no cap. None: there is no such agent.
+pub async fn cap(conn: &mut AsyncPgConnection, id: AgentId) -> QueryResult<Option<i32>> {
+    agents::table
+        .find(id.0)
+        .select(agents::max_concurrent_calls)
+        .first(conn)
+        .await
+        .optional()
 }
 
 /// Finds one version of an agent: the one that a call began with.
@@ -94,6 +102,13 @@ pub async fn lock(conn: &mut AsyncPgConnection, id: AgentId) -> QueryResult<Opti
         .first(conn)
         .await
         .optional()
+}
+
+/// Locks an agent's row until the transaction ends: whoever has it decides alone about the agent's slots, which calls of several
+/// accounts may want.
+pub async fn lock_slots(mut conn: &AsyncPgConnection, id: Uuid) -> QueryResult<usize> {
+    let query = sql_query("SELECT 1 FROM agents WHERE id = $1 FOR NO KEY UPDATE").bind::<sql_types::Uuid, _>(id);
+    Prepared(query).execute(&mut conn).await
 }
 
 /// A page by name, after the agent `after`.

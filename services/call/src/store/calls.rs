@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use callbridge_proto::id::{AgentId, CallId, PhoneId};
+use callbridge_proto::id::{AgentId, CallId, CampaignId, PhoneId};
 use chrono::{DateTime, Utc};
 use diesel::{
     AsChangeset, ExpressionMethods as _, Insertable, OptionalExtension as _, QueryDsl as _, QueryResult, Queryable,
@@ -82,6 +82,9 @@ pub struct Call {
     pub traceparent: Option<String>,
     pub settle_polls: i32,
     pub blanked_at: Option<DateTime<Utc>>,
+    pub campaign_id: Option<Uuid>,
+    pub contact_id: Option<Uuid>,
+    pub hook_at: Option<DateTime<Utc>>,
 }
 
 impl Call {
@@ -98,6 +101,11 @@ impl Call {
     /// The typed id of the agent.
     pub fn agent_id(&self) -> Option<AgentId> {
         self.agent_id.map(AgentId)
+    }
+
+    /// The typed id of the campaign.
+    pub fn campaign_id(&self) -> Option<CampaignId> {
+        self.campaign_id.map(CampaignId)
     }
 
     /// What is known about the call's state.

@@ -3,7 +3,9 @@
 pub mod accounts;
 pub mod agents;
 pub mod calls;
+pub mod campaigns;
 pub mod commands;
+pub mod contacts;
 pub mod credentials;
 pub mod due;
 pub mod enums;

@@ -69,6 +69,7 @@ table! {
         talk_seconds -> Nullable<Int4>, price -> Nullable<Text>, recording_url -> Nullable<Text>,
         transfer_to -> Nullable<Text>, branch_b -> Bool, read_back_at -> Nullable<Timestamptz>, read_backs -> Int4,
         traceparent -> Nullable<Text>, settle_polls -> Int4, blanked_at -> Nullable<Timestamptz>,
+        campaign_id -> Nullable<Uuid>, contact_id -> Nullable<Uuid>, hook_at -> Nullable<Timestamptz>,
     }
 }
 table! {
@@ -110,6 +111,59 @@ table! {
         at -> Timestamptz,
     }
 }
+table! {
+    campaigns (id) {
+        id -> Uuid, version -> Int8, name -> Text, state -> Text, state_reason -> Text, caller -> Text,
+        idempotency_key -> Text, fingerprint -> Bytea, account_id -> Uuid, agent_id -> Uuid, rules -> Jsonb,
+        max_concurrent_calls -> Int4, calls_per_minute -> Int4, priority -> Int4, ring_timeout_seconds -> Int4,
+        time_limit_seconds -> Int4, record -> Bool, metadata -> Jsonb, hook_endpoint -> Nullable<Text>,
+        created_at -> Timestamptz, started_at -> Nullable<Timestamptz>, running_since -> Nullable<Timestamptz>,
+        ended_at -> Nullable<Timestamptz>,
+    }
+}
+table! {
+    campaign_phones (campaign_id, place) { campaign_id -> Uuid, place -> Int4, phone_id -> Uuid, }
+}
+table! {
+    campaign_history (campaign_id, version) {
+        campaign_id -> Uuid, version -> Int8, at -> Timestamptz,
+        #[sql_name = "type"]
+        kind -> Text,
+        by -> Text, data -> Jsonb,
+    }
+}
+table! {
+    campaign_paces (campaign_id) { campaign_id -> Uuid, next_at -> Timestamptz, }
+}
+table! {
+    campaign_zones (campaign_id, zone) { campaign_id -> Uuid, zone -> Text, }
+}
+table! {
+    contacts (campaign_id, id) {
+        campaign_id -> Uuid, id -> Uuid, number -> Text, zone -> Text, variables -> Jsonb, state -> Text,
+        reason -> Nullable<Text>, calls -> Int4, attempts -> Int4, tries -> Nullable<Jsonb>, next_at -> Timestamptz,
+        call_id -> Nullable<Uuid>,
+    }
+}
+table! {
+    campaign_imports (campaign_id, key) {
+        campaign_id -> Uuid, key -> Text, caller -> Text, line -> Int8, rows -> Int8, accepted -> Int8, duplicates -> Int8,
+        rejected -> Int8, problems -> Jsonb, problems_cut -> Bool, created_at -> Timestamptz, updated_at -> Timestamptz,
+        finished_at -> Nullable<Timestamptz>,
+    }
+}
+table! {
+    suppressions (id) {
+        id -> Uuid, number -> Text, campaign_id -> Nullable<Uuid>, reason -> Text, by -> Text, created_at -> Timestamptz,
+        expires_at -> Nullable<Timestamptz>,
+    }
+}
+table! {
+    campaign_deltas (id) { id -> Int8, campaign_id -> Uuid, word -> Text, n -> Int8, at -> Timestamptz, }
+}
+table! {
+    campaign_counts (campaign_id, bucket, word) { campaign_id -> Uuid, bucket -> Timestamptz, word -> Text, n -> Int8, }
+}
 
 diesel::joinable!(phones -> accounts (account_id));
 
@@ -120,11 +174,21 @@ diesel::allow_tables_to_appear_in_same_query!(
     call_commands,
     call_events,
     calls,
+    campaign_counts,
+    campaign_deltas,
+    campaign_history,
+    campaign_imports,
+    campaign_paces,
+    campaign_phones,
+    campaign_zones,
+    campaigns,
+    contacts,
     credentials,
     greetings,
     media_sessions,
     phones,
     rates,
+    suppressions,
     transcripts,
     webhook_inbox,
 );

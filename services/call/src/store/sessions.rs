@@ -97,12 +97,12 @@ pub async fn find(conn: &mut AsyncPgConnection, id: MediaSessionId) -> QueryResu
 }
 
 /// A call's sessions, oldest first.
-pub async fn of_call(conn: &mut AsyncPgConnection, call: CallId) -> QueryResult<Vec<Session>> {
+pub async fn of_call(mut conn: &AsyncPgConnection, call: CallId) -> QueryResult<Vec<Session>> {
     media_sessions::table
         .filter(media_sessions::call_id.eq(call.0))
         .order(media_sessions::created_at)
         .select(Session::as_select())
-        .load(conn)
+        .load(&mut conn)
         .await
 }
 

@@ -3,6 +3,7 @@
 mod api;
 mod audio;
 mod callbacks;
+mod campaigns;
 mod clocks;
 mod commits;
 mod credentials;

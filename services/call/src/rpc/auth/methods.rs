@@ -86,6 +86,7 @@ pub(super) fn rule(path: &str) -> Option<Rule> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
     match service {
         "callbridge.call.v1.CallService" => call(method),
+        "callbridge.campaign.v1.CampaignService" => campaign(method),
         "callbridge.directory.v1.AccountService" => account(method),
         "callbridge.directory.v1.PhoneService" => phone(method),
         "callbridge.directory.v1.AgentService" => agent(method),
@@ -104,6 +105,20 @@ fn call(method: &str) -> Option<Rule> {
         "EndCall" | "SendToAgent" | "TransferCall" => Some(unary(Scope::CallsWrite)),
         "GetCall" | "ListCalls" | "GetTranscript" => Some(unary(Scope::CallsRead)),
         "WatchCall" | "WatchCalls" | "GetRecording" => Some(unlimited(Access::Scope(Scope::CallsRead))),
+        _ => None,
+    }
+}
+
+fn campaign(method: &str) -> Option<Rule> {
+    match method {
+        "CreateCampaign" | "UpdateCampaign" | "StartCampaign" | "PauseCampaign" | "ResumeCampaign"
+        | "AbortCampaign" | "AddSuppressions" | "RemoveSuppressions" => Some(unary(Scope::CampaignsWrite)),
+        // A million contacts take their time; a stream that brings nothing is given up.
+        "AddContacts" => Some(unlimited(Access::Scope(Scope::CampaignsWrite))),
+        "GetCampaign" | "ListCampaigns" | "ListContacts" | "ForecastCampaign" | "ListSuppressions" => {
+            Some(unary(Scope::CallsRead))
+        }
+        "WatchCampaign" | "ExportResults" => Some(unlimited(Access::Scope(Scope::CallsRead))),
         _ => None,
     }
 }

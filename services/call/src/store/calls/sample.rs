@@ -57,6 +57,9 @@ impl Call {
             traceparent: None,
             settle_polls: 0,
             blanked_at: None,
+            campaign_id: None,
+            contact_id: None,
+            hook_at: None,
         }
     }
 }

@@ -1,0 +1,235 @@
+//! Turns due contacts into queued calls, just ahead of their turn. How much is done at one time depends on the rate and not on
+//! the campaign's size; rules are looked at here so that the queue is of use, and again when a call is claimed, which counts.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use diesel_async::{AsyncConnection as _, AsyncPgConnection};
+use tracing::{Instrument as _, info_span, warn};
+use uuid::Uuid;
+
+use super::{
+    control, gate,
+    rules::Rules,
+    settings,
+    settled::{moved, sum},
+    state::Control,
+    window,
+};
+use crate::{
+    app::App,
+    calls::state::Facts,
+    error::Error,
+    store::{
+        agents, calls,
+        campaigns::{self, Campaign, counts, imports},
+        contacts::fill::{self, Aside, Common, Due, Turned},
+    },
+};
+
+/// Calls that wait for a turn are as many as have one in this time.
+const AHEAD: TimeDelta = TimeDelta::seconds(2);
+/// At least, and at most, so many.
+const LEAST: i64 = 8;
+const MOST: i64 = 256;
+/// Calls that wait for something else (a window that closed over them, the hook), at most.
+const MOST_WAITING: i64 = 4_096;
+/// A call that waits this long is given up, and its contact is due again.
+const EXPIRES_AFTER: TimeDelta = TimeDelta::days(30);
+
+/// What a look at a campaign came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Filled {
+    /// There may be more.
+    More,
+    /// Nothing is due, or the queue is full.
+    Enough,
+    /// It is over, or it cannot go on.
+    Stopped,
+}
+
+/// Looks after one running campaign: ends it, or fills its queue.
+///
+/// # Errors
+/// Of the database, or when its rules cannot be read.
+pub(super) async fn campaign(app: &Arc<App>, campaign: &Campaign) -> Result<Filled, Error> {
+    let rules = settings::rules(campaign)?;
+    let mut conn = app.db.conn().await?;
+    let now = calls::database_now(&conn).await?;
+    if rules.end_at.is_some_and(|end| end <= now) {
+        drop(conn);
+        return finish(app, campaign, "end_time").await;
+    }
+    let Some(agent) = agents::find(&conn, campaign.agent_id()).await? else {
+        drop(conn);
+        return pause(app, campaign, "agent_gone").await;
+    };
+    let per_minute = campaigns::account_rate(&mut conn, campaign.account_id).await?;
+    let phones = campaigns::phones(&mut conn, campaign.id()).await?;
+    if phones.is_empty() {
+        drop(conn);
+        return pause(app, campaign, "phone_gone").await;
+    }
+    let common = Common {
+        agent_version: agent.0.version,
+        expire_at: now + EXPIRES_AFTER,
+        priority: rules.priority,
+        facts: serde_json::to_value(Facts::default()).map_err(|_| Error::internal("facts could not be serialised"))?,
+    };
+    let want = ahead(rules.calls_per_minute, per_minute);
+    let filled = conn
+        .transaction::<_, Error, _>(async |conn| fill(conn, app, campaign, &rules, &phones, &common, want, now).await)
+        .instrument(info_span!("db.transaction", otel.name = "campaign_fill"))
+        .await?;
+    match filled {
+        Some(0) => {
+            // Nothing was due. Most of the time that is because something is due later.
+            let done = is_done(&mut conn, campaign).await?;
+            drop(conn);
+            if done {
+                return finish(app, campaign, "no_contacts_left").await;
+            }
+            Ok(Filled::Enough)
+        }
+        Some(turned) => {
+            app.hub.work();
+            Ok(if turned >= want { Filled::More } else { Filled::Enough })
+        }
+        None => Ok(Filled::Enough),
+    }
+}
+
+/// How many calls wait for a turn.
+fn ahead(of_campaign: i32, of_account: i32) -> i64 {
+    let rate = if of_campaign > 0 {
+        of_campaign.min(of_account)
+    } else {
+        of_account
+    };
+    (i64::from(rate) * AHEAD.num_seconds() / 60).clamp(LEAST, MOST)
+}
+
+/// Returns how many contacts were dealt with; None: the queue is full, or another replica fills it.
+#[expect(clippy::too_many_arguments, reason = "what was looked up before the transaction")]
+async fn fill(
+    conn: &mut AsyncPgConnection,
+    app: &App,
+    campaign: &Campaign,
+    rules: &Rules,
+    phones: &[Uuid],
+    common: &Common,
+    want: i64,
+    now: DateTime<Utc>,
+) -> Result<Option<i64>, Error> {
+    let id = campaign.id();
+    let Some(queue) = fill::turn(conn, id).await? else {
+        return Ok(None);
+    };
+    let room = (want - queue.due).min(MOST_WAITING - queue.queued);
+    // A few at a time cost as much as many.
+    if room <= want / 4 {
+        return Ok(None);
+    }
+    let mut zones = fill::zones(conn, id).await?;
+    zones.retain(|zone| window::is_open(rules, gate::zone(rules, zone), now));
+    if zones.is_empty() {
+        return Ok(Some(0));
+    }
+    let cap = rules.frequency_cap.map(|cap| (cap.count, cap.since(now)));
+    let due = fill::due(conn, id, &zones, room, cap).await?;
+    let (mut turned, mut aside, mut deltas) = (Vec::new(), Vec::new(), Vec::new());
+    for contact in &due {
+        if let Some(put) = set_aside(rules, contact, now) {
+            if put.state != "pending" {
+                deltas.extend(moved("pending", put.state));
+            }
+            aside.push(put);
+            continue;
+        }
+        let attempt = u32::try_from(contact.calls).unwrap_or(0).saturating_add(1);
+        let Some(phone) = rules.caller_ids.pick(low(contact.id), attempt, phones.len()) else {
+            continue;
+        };
+        deltas.extend(moved("pending", "calling"));
+        turned.push(Turned {
+            contact: contact.id,
+            call: app.clock.new_uuid(),
+            phone: phones[phone],
+        });
+    }
+    if !aside.is_empty() {
+        fill::set_aside(conn, id, &aside).await?;
+    }
+    if !turned.is_empty() {
+        fill::turn_into_calls(conn, campaign, common, &turned).await?;
+    }
+    for (campaign, deltas) in sum(deltas.into_iter().map(|delta| (campaign.id, delta))) {
+        counts::add(conn, campaign, &deltas).await?;
+    }
+    Ok(i64::try_from(due.len()).ok())
+}
+
+/// Why a due contact is not called, if it is not.
+fn set_aside(rules: &Rules, contact: &Due, now: DateTime<Utc>) -> Option<Aside> {
+    let aside = |state, reason, next_at| Aside {
+        contact: contact.id,
+        state,
+        reason,
+        next_at,
+    };
+    if contact.reached {
+        return Some(aside("reached", "completed", now));
+    }
+    if contact.suppressed {
+        return Some(aside("suppressed", "suppressed", now));
+    }
+    let period = TimeDelta::try_seconds(rules.frequency_cap?.period)?;
+    let blocking = contact.blocking?;
+    Some(aside("pending", "frequency_cap", blocking + period))
+}
+
+/// A number that stays the contact's and is spread evenly: its id's random part.
+fn low(id: Uuid) -> u64 {
+    id.as_u64_pair().1
+}
+
+/// Whether every contact has its last state. One that is being sent may bring more.
+async fn is_done(conn: &mut AsyncPgConnection, campaign: &Campaign) -> Result<bool, Error> {
+    let counts = counts::read(conn, campaign.id()).await?;
+    let of = |word: &str| counts.get(word).copied().unwrap_or(0);
+    let any = counts.keys().any(|word| word.starts_with("contact."));
+    if !any || of("contact.pending") > 0 || of("contact.calling") > 0 {
+        return Ok(false);
+    }
+    Ok(!imports::any_open(conn, campaign.id()).await?)
+}
+
+async fn finish(app: &Arc<App>, campaign: &Campaign, reason: &str) -> Result<Filled, Error> {
+    steer(app, campaign, Control::Finish, reason).await
+}
+
+async fn pause(app: &Arc<App>, campaign: &Campaign, reason: &str) -> Result<Filled, Error> {
+    warn!(campaign.id = %campaign.id(), reason, "a campaign is paused");
+    steer(app, campaign, Control::Pause, reason).await
+}
+
+async fn steer(app: &Arc<App>, campaign: &Campaign, wanted: Control, reason: &str) -> Result<Filled, Error> {
+    match control::control(app, "callbridge", campaign.id(), wanted, reason).await {
+        // An operator was quicker.
+        Ok(_) | Err(Error::Precondition { .. }) => Ok(Filled::Stopped),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_queue_is_as_long_as_the_rate_needs() {
+        assert_eq!(ahead(0, 6_000), 200);
+        assert_eq!(ahead(600, 6_000), 20);
+        assert_eq!(ahead(6_000, 60), LEAST);
+        assert_eq!(ahead(0, 60_000), MOST);
+    }
+}

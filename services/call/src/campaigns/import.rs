@@ -1,0 +1,368 @@
+//! Taking contacts: rows as they come, committed in batches of bounded size, each with how far the import is. While one batch is
+//! being committed the next one is read. A stream that breaks off costs nothing but its last batch, and is sent again.
+
+use std::{mem, sync::Arc};
+
+use callbridge_proto::{campaign::v1::NewContact, id::CampaignId};
+use diesel_async::AsyncConnection as _;
+use ring::digest::{Context, SHA256};
+use serde_json::json;
+use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle};
+use tokio_postgres::Client;
+use tracing::info;
+
+use super::{
+    contacts::{Contact, Reader, Row, copy},
+    control,
+    state::State,
+};
+use crate::{
+    app::App,
+    error::Error,
+    store::campaigns::{
+        self, Standing,
+        imports::{self, Batch, CommitError, Import, Problem, WhenDuplicate},
+    },
+};
+
+/// Rows committed together.
+const BATCH_ROWS: i64 = 10_000;
+/// The same in bytes, whatever the rows are.
+const BATCH_BYTES: usize = 2 * 1024 * 1024;
+/// Problems that are told one by one.
+const MOST_TOLD: usize = 1_000;
+/// Contacts of one message.
+const MOST_OF_LIST: usize = 500;
+
+/// What is going to be sent.
+#[derive(Debug, Clone)]
+pub struct Header {
+    /// To which campaign.
+    pub campaign: CampaignId,
+    /// Names the import: the same key goes on where it broke off.
+    pub key: String,
+    /// SHA-256 of a CSV file, if it is to be compared.
+    pub sha256: Option<Vec<u8>>,
+    /// What to do with numbers that are there.
+    pub policy: WhenDuplicate,
+}
+
+/// What came of an import.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// All rows so far.
+    pub import: Import,
+    /// Rows that earlier streams had dealt with.
+    pub resumed_after: i64,
+    /// It had been done before.
+    pub repeated: bool,
+}
+
+/// How it is sent.
+enum Form {
+    Unknown,
+    File(Box<Reader>),
+    /// How many contacts came.
+    List(i64),
+}
+
+/// The connection, and how far the import is as far as is committed.
+struct Writer {
+    client: Client,
+    import: Import,
+}
+
+enum Hand {
+    Idle(Box<Writer>),
+    Busy(JoinHandle<Option<Result<Box<Writer>, Error>>>),
+    /// Only while a hand is changed, or after an error.
+    Gone,
+}
+
+/// An import that goes on.
+pub struct Importing {
+    app: Arc<App>,
+    caller: String,
+    header: Header,
+    form: Form,
+    rows: Vec<Row>,
+    copy: copy::Rows,
+    batch: Batch,
+    /// Rows since the last batch, those in error included.
+    pending: Import,
+    hand: Hand,
+    resumed_after: i64,
+    line: i64,
+    hash: Context,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// An import, or what came of it when it had been done before.
+pub enum Begun {
+    /// Send on.
+    Goes(Box<Importing>),
+    /// Nothing has to be sent.
+    Done(Report),
+}
+
+/// Begins an import, or goes on with it.
+///
+/// # Errors
+/// `NotFound`, Precondition (`CAMPAIGN_OVER`), Exhausted (`TOO_MANY_IMPORTS`).
+pub async fn begin(app: &Arc<App>, caller: &str, header: Header) -> Result<Begun, Error> {
+    let permit = Arc::clone(&app.import_permits).try_acquire_owned().map_err(|_| {
+        Error::exhausted(
+            "TOO_MANY_IMPORTS",
+            "this replica takes as many imports as it can: try again with the same key when one is done",
+        )
+    })?;
+    let mut conn = app.db.conn().await?;
+    let campaign = campaigns::find(&mut conn, header.campaign)
+        .await?
+        .ok_or_else(|| Error::not_found("campaign", header.campaign))?;
+    if State::of(&campaign.state) == Some(State::Aborted) {
+        return Err(control::over(header.campaign));
+    }
+    let import = imports::begin(&mut conn, header.campaign, &header.key, caller).await?;
+    drop(conn);
+    let resumed_after = import.rows;
+    if import.finished {
+        return Ok(Begun::Done(Report {
+            import,
+            resumed_after,
+            repeated: true,
+        }));
+    }
+    let (client, drive) = app.db.copying().await?;
+    app.tasks.spawn(drive);
+    Ok(Begun::Goes(Box::new(Importing {
+        app: Arc::clone(app),
+        caller: caller.to_owned(),
+        form: Form::Unknown,
+        rows: Vec::new(),
+        copy: copy::Rows::default(),
+        batch: Batch::default(),
+        pending: Import::default(),
+        resumed_after,
+        line: import.line,
+        hand: Hand::Idle(Box::new(Writer { client, import })),
+        hash: Context::new(&SHA256),
+        header,
+        _permit: permit,
+    })))
+}
+
+impl Importing {
+    /// Takes a piece of a file.
+    ///
+    /// # Errors
+    /// Invalid: the file is of no use, or contacts came before. Of the database.
+    pub async fn csv(&mut self, piece: &[u8]) -> Result<(), Error> {
+        if matches!(self.form, Form::Unknown) {
+            let known = u64::try_from(self.line).unwrap_or(0);
+            self.form = Form::File(Box::new(Reader::after(known)));
+        }
+        let Form::File(reader) = &mut self.form else {
+            return Err(Error::invalid("csv_chunk", "is not sent together with contacts"));
+        };
+        self.hash.update(piece);
+        reader
+            .push(piece, &mut self.rows)
+            .map_err(|error| Error::invalid("csv_chunk", error.to_string()))?;
+        let decided = i64::try_from(reader.decided()).unwrap_or(i64::MAX);
+        self.take(decided).await
+    }
+
+    /// Takes some contacts.
+    ///
+    /// # Errors
+    /// Invalid: too many at one time, or a file came before. Of the database.
+    pub async fn list(&mut self, contacts: &[NewContact]) -> Result<(), Error> {
+        if contacts.len() > MOST_OF_LIST {
+            return Err(Error::invalid("contacts", "are at most 500 in one message"));
+        }
+        if matches!(self.form, Form::Unknown) {
+            self.form = Form::List(0);
+        }
+        let Form::List(place) = &mut self.form else {
+            return Err(Error::invalid("contacts", "are not sent together with csv_chunk"));
+        };
+        for contact in contacts {
+            *place += 1;
+            if *place <= self.line {
+                continue;
+            }
+            let variables = contact
+                .variables
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str()));
+            let line = u64::try_from(*place).unwrap_or(0);
+            self.rows
+                .push(Contact::read(line, &contact.number, &contact.zone, variables));
+        }
+        let place = *place;
+        self.take(place.max(self.line)).await
+    }
+
+    /// Everything was sent.
+    ///
+    /// # Errors
+    /// Invalid: the file has another hash, or no header. Of the database.
+    pub async fn finish(mut self: Box<Self>) -> Result<Report, Error> {
+        if let Form::File(reader) = &mut self.form {
+            reader
+                .finish(&mut self.rows)
+                .map_err(|error| Error::invalid("csv_chunk", error.to_string()))?;
+            let decided = i64::try_from(reader.decided()).unwrap_or(i64::MAX);
+            self.take(decided).await?;
+        }
+        self.flush().await?;
+        let writer = self.writer().await?;
+        let hash = self.hash.finish();
+        if self.header.sha256.is_some_and(|expected| expected != hash.as_ref()) {
+            return Err(Error::invalid(
+                "header.sha256",
+                "is not that of what was sent: send the whole file again with this key, or a new key for another file",
+            ));
+        }
+        let import = writer.import;
+        let campaign = self.header.campaign;
+        let mut conn = self.app.db.conn().await?;
+        conn.transaction::<_, Error, _>(async |conn| {
+            let row = campaigns::lock(conn, campaign)
+                .await?
+                .ok_or_else(|| Error::not_found("campaign", campaign))?;
+            if imports::finish(conn, campaign, &self.header.key).await? {
+                let data = json!({
+                    "accepted": import.accepted.to_string(),
+                    "duplicates": import.duplicates.to_string(),
+                    "rejected": import.rejected.to_string(),
+                });
+                let none = Standing::default();
+                campaigns::change(conn, &row, None, &none, "contacts_added", &self.caller, data).await?;
+            }
+            Ok(())
+        })
+        .await?;
+        info!(campaign.id = %campaign, rows = import.rows, accepted = import.accepted, "contacts were added");
+        self.app.hub.campaign_changed();
+        Ok(Report {
+            import,
+            resumed_after: self.resumed_after,
+            repeated: false,
+        })
+    }
+
+    /// Takes the rows that were read; all up to line `decided` are among them.
+    async fn take(&mut self, decided: i64) -> Result<(), Error> {
+        for row in self.rows.drain(..) {
+            self.pending.rows += 1;
+            match row {
+                Ok(contact) => {
+                    self.copy.contact(&contact).plain(self.app.clock.new_uuid()).end();
+                    self.batch.contacts += 1;
+                    let zone = contact.zone.map_or("", |zone| zone.name());
+                    if !self.batch.zones.contains(zone) {
+                        self.batch.zones.insert(zone.to_owned());
+                    }
+                }
+                Err(problem) => {
+                    self.pending.rejected += 1;
+                    let problem = Problem {
+                        line: i64::try_from(problem.line).unwrap_or(i64::MAX),
+                        column: problem.column,
+                        problem: problem.fault.word().to_owned(),
+                    };
+                    self.pending.tell(problem, MOST_TOLD);
+                }
+            }
+        }
+        self.line = decided;
+        if self.pending.rows >= BATCH_ROWS || self.copy.len() >= BATCH_BYTES {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Hands what was read to the writer, when that is done with the batch before.
+    async fn flush(&mut self) -> Result<(), Error> {
+        let mut writer = self.writer().await?;
+        let mut batch = mem::take(&mut self.batch);
+        batch.copy = self.copy.take();
+        let pending = mem::take(&mut self.pending);
+        let (header, line) = (self.header.clone(), self.line);
+        self.hand = Hand::Busy(self.app.tasks.spawn(async move {
+            writer.commit(&header, batch, pending, line).await?;
+            Ok(writer)
+        }));
+        Ok(())
+    }
+
+    async fn writer(&mut self) -> Result<Box<Writer>, Error> {
+        match mem::replace(&mut self.hand, Hand::Gone) {
+            Hand::Idle(writer) => Ok(writer),
+            Hand::Busy(busy) => match busy.await {
+                Ok(Some(writer)) => writer,
+                Ok(None) => Err(Error::unavailable(
+                    "this replica shuts down: send the file again with the same key",
+                )),
+                Err(error) => Err(Error::internal_from(
+                    "a batch of contacts could not be committed",
+                    error,
+                )),
+            },
+            Hand::Gone => Err(Error::internal("an import went on after an error")),
+        }
+    }
+}
+
+impl Writer {
+    async fn commit(&mut self, header: &Header, batch: Batch, pending: Import, line: i64) -> Result<(), Error> {
+        if line == self.import.line && pending.rows == 0 {
+            return Ok(());
+        }
+        let staged = batch.contacts;
+        let before = self.import.clone();
+        let committed = imports::commit(
+            &mut self.client,
+            (header.campaign, &header.key),
+            batch,
+            header.policy,
+            &self.import,
+            MOST_TOLD,
+            |committed| after(before, pending, &committed, staged, line),
+        );
+        self.import = committed.await.map_err(|error| match error {
+            CommitError::Raced => Error::aborted(
+                "IMPORT_RUNNING",
+                "another stream sends the import with this key: wait for its end, or send again when it broke off",
+            ),
+            CommitError::Db(error) => error.into(),
+        })?;
+        Ok(())
+    }
+}
+
+/// How far an import is after a batch.
+fn after(mut import: Import, pending: Import, committed: &imports::Committed, staged: i64, line: i64) -> Import {
+    import.line = line;
+    import.rows += pending.rows;
+    import.accepted += committed.accepted;
+    import.duplicates += staged - committed.accepted;
+    import.rejected += pending.rejected;
+    // As many as can be told were asked for; there may be more.
+    let cut =
+        pending.problems_cut || staged - committed.accepted > i64::try_from(committed.duplicates.len()).unwrap_or(0);
+    let duplicates = committed.duplicates.iter().map(|line| Problem {
+        line: *line,
+        column: "number".to_owned(),
+        problem: "duplicate".to_owned(),
+    });
+    let mut problems: Vec<Problem> = pending.problems.into_iter().chain(duplicates).collect();
+    problems.sort_by_key(|problem| problem.line);
+    for problem in problems {
+        import.tell(problem, MOST_TOLD);
+    }
+    import.problems_cut |= cut;
+    import
+}

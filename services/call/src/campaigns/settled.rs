@@ -1,0 +1,169 @@
+//! What becomes of a contact whose call has ended. Decides and does no IO.
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{
+    retry::{self, End, Next, Outcome, Tries},
+    rules::Rules,
+};
+use crate::store::{
+    campaigns::counts::Delta,
+    contacts::settle::{Ended, Settled},
+};
+
+/// Words of ends that are no attempt: the contact is as before.
+const NO_ATTEMPT: [&str; 2] = ["expired", "campaign_over"];
+/// Words of ends after which the contact is never called in this campaign, though no call was made.
+const SUPPRESSED: [&str; 2] = ["suppressed", "hook_never"];
+
+/// Decides, and says what it adds to the campaign's counts.
+pub(super) fn settle(rules: &Rules, ended: &Ended) -> (Settled, Vec<Delta>) {
+    let mut tries: Tries = ended
+        .tries
+        .clone()
+        .and_then(|tries| serde_json::from_value(tries).ok())
+        .unwrap_or_default();
+    let mut settled = Settled {
+        campaign: ended.campaign_id,
+        contact: ended.id,
+        state: "pending",
+        reason: ended.end_reason.clone(),
+        attempts: ended.attempts + i32::from(ended.dialled),
+        tries: Value::Null,
+        next_at: ended.ended_at,
+    };
+    let mut deltas = Vec::new();
+    if !ended.dialled && SUPPRESSED.contains(&ended.end_reason.as_str()) {
+        settled.state = "suppressed";
+    } else if ended.dialled || !NO_ATTEMPT.contains(&ended.end_reason.as_str()) {
+        let outcome = Outcome::of(ended.state, &ended.end_reason, ended.agent_failed).unwrap_or(Outcome::Failed);
+        tries = tries.and(outcome);
+        outcome.word().clone_into(&mut settled.reason);
+        deltas.push(Delta {
+            word: format!("attempt.{}", outcome.word()),
+            n: 1,
+        });
+        let calls = u32::try_from(ended.calls).unwrap_or(0);
+        match retry::next(rules, tries, calls, outcome, ended.ended_at) {
+            Next::At(at) => settled.next_at = at,
+            Next::Final(end) => settled.state = state(end),
+        }
+    }
+    settled.tries = serde_json::to_value(tries).unwrap_or(Value::Null);
+    deltas.extend(moved("calling", settled.state));
+    (settled, deltas)
+}
+
+/// The counts of a contact that goes from one state to another.
+pub(super) fn moved(from: &str, to: &str) -> [Delta; 2] {
+    [(from, -1), (to, 1)].map(|(state, n)| Delta {
+        word: format!("contact.{state}"),
+        n,
+    })
+}
+
+/// Adds up what is of one word.
+pub(super) fn sum(deltas: impl IntoIterator<Item = (Uuid, Delta)>) -> Vec<(Uuid, Vec<Delta>)> {
+    let mut sums: std::collections::BTreeMap<Uuid, std::collections::BTreeMap<String, i64>> =
+        std::collections::BTreeMap::new();
+    for (campaign, delta) in deltas {
+        *sums.entry(campaign).or_default().entry(delta.word).or_default() += delta.n;
+    }
+    sums.into_iter()
+        .map(|(campaign, words)| {
+            let words = words.into_iter().filter(|(_, n)| *n != 0);
+            (campaign, words.map(|(word, n)| Delta { word, n }).collect())
+        })
+        .collect()
+}
+
+/// The contact's state at the end of its way.
+fn state(end: End) -> &'static str {
+    end.word()
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, TimeDelta};
+
+    use super::*;
+    use crate::calls::state::State;
+
+    fn ended(state: State, end_reason: &str) -> Ended {
+        Ended {
+            campaign_id: Uuid::from_u128(1),
+            id: Uuid::from_u128(2),
+            calls: 1,
+            attempts: 0,
+            tries: None,
+            state,
+            dialled: true,
+            end_reason: end_reason.to_owned(),
+            ended_at: DateTime::UNIX_EPOCH + TimeDelta::days(20_000),
+            agent_failed: false,
+            rules: Value::Null,
+        }
+    }
+
+    #[test]
+    fn outcomes_lead_to_states_and_counts() {
+        for (state, reason, to, word) in [
+            (State::Completed, "completed", "reached", "attempt.completed"),
+            (State::Busy, "busy", "pending", "attempt.busy"),
+            (State::Failed, "dnd", "refused", "attempt.refused"),
+            (State::Canceled, "canceled", "canceled", "attempt.canceled"),
+        ] {
+            let (settled, deltas) = settle(&Rules::default(), &ended(state, reason));
+            assert_eq!((settled.state, settled.attempts), (to, 1), "{state:?}");
+            assert_eq!(
+                deltas[0],
+                Delta {
+                    word: word.to_owned(),
+                    n: 1
+                }
+            );
+            assert_eq!(deltas[1].word, "contact.calling");
+        }
+    }
+
+    #[test]
+    fn a_call_that_was_never_dialled_is_no_attempt() {
+        for (reason, to) in [
+            ("expired", "pending"),
+            ("campaign_over", "pending"),
+            ("suppressed", "suppressed"),
+        ] {
+            let before = Ended {
+                dialled: false,
+                ..ended(State::Canceled, reason)
+            };
+            let (settled, deltas) = settle(&Rules::default(), &before);
+            assert_eq!((settled.state, settled.attempts), (to, 0), "{reason}");
+            assert_eq!(deltas.len(), 2);
+        }
+    }
+
+    /// F116: whatever keeps a contact from being called, it comes to an end.
+    #[test]
+    fn a_contact_that_always_errs_comes_to_its_end() {
+        for dialled in [true, false] {
+            let mut contact = Ended {
+                dialled,
+                ..ended(State::Failed, "phone_gone")
+            };
+            for _ in 0..20 {
+                let (settled, _) = settle(&Rules::default(), &contact);
+                if settled.state != "pending" {
+                    break;
+                }
+                contact.calls += 1;
+                contact.attempts = settled.attempts;
+                contact.tries = Some(settled.tries);
+            }
+            let (settled, _) = settle(&Rules::default(), &contact);
+            assert_eq!(settled.state, "exhausted");
+            assert!(contact.calls <= 4, "{}", contact.calls);
+        }
+    }
+}

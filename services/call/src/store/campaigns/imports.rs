@@ -1,0 +1,150 @@
+//! Imports of contacts, and how far they are.
+
+mod commit;
+
+use std::collections::HashSet;
+
+use callbridge_proto::id::CampaignId;
+use diesel::{
+    QueryResult, QueryableByName, sql_query,
+    sql_types::{Bool, Int8, Jsonb, Text, Uuid},
+};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use self::commit::{CommitError, Committed, commit};
+
+/// What is wrong with a row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Its line, or its place in a list.
+    pub line: i64,
+    /// The column, if it is about one.
+    pub column: String,
+    /// A stable word.
+    pub problem: String,
+}
+
+/// How far an import is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the columns are documented in the migrations")]
+pub struct Import {
+    pub line: i64,
+    pub rows: i64,
+    pub accepted: i64,
+    pub duplicates: i64,
+    pub rejected: i64,
+    pub problems: Vec<Problem>,
+    pub problems_cut: bool,
+    pub finished: bool,
+}
+
+impl Import {
+    /// Adds a problem, up to `most`.
+    pub fn tell(&mut self, problem: Problem, most: usize) {
+        if self.problems.len() < most {
+            self.problems.push(problem);
+        } else {
+            self.problems_cut = true;
+        }
+    }
+}
+
+/// Rows that are committed together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// In COPY's text format: line, number, zone, variables, id.
+    pub copy: Vec<u8>,
+    /// How many.
+    pub contacts: i64,
+    /// The zones of these rows; the empty one is that of the rules.
+    pub zones: HashSet<String>,
+}
+
+/// Whether the contact that is there gets what a duplicate brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenDuplicate {
+    /// It stays as it is.
+    Skip,
+    /// It does.
+    Replace,
+}
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = Int8)]
+    line: i64,
+    #[diesel(sql_type = Int8)]
+    rows: i64,
+    #[diesel(sql_type = Int8)]
+    accepted: i64,
+    #[diesel(sql_type = Int8)]
+    duplicates: i64,
+    #[diesel(sql_type = Int8)]
+    rejected: i64,
+    #[diesel(sql_type = Jsonb)]
+    problems: Value,
+    #[diesel(sql_type = Bool)]
+    problems_cut: bool,
+    #[diesel(sql_type = Bool)]
+    finished: bool,
+}
+
+/// Begins an import, or finds how far it is.
+pub async fn begin(conn: &mut AsyncPgConnection, campaign: CampaignId, key: &str, caller: &str) -> QueryResult<Import> {
+    let row: Row = sql_query(
+        "INSERT INTO campaign_imports AS i (campaign_id, key, caller) VALUES ($1, $2, $3)
+        ON CONFLICT (campaign_id, key) DO UPDATE SET updated_at = clock_timestamp()
+        RETURNING line, rows, accepted, duplicates, rejected, problems, problems_cut, finished_at IS NOT NULL AS finished",
+    )
+    .bind::<Uuid, _>(campaign.0)
+    .bind::<Text, _>(key)
+    .bind::<Text, _>(caller)
+    .get_result(conn)
+    .await?;
+    Ok(Import {
+        line: row.line,
+        rows: row.rows,
+        accepted: row.accepted,
+        duplicates: row.duplicates,
+        rejected: row.rejected,
+        problems: serde_json::from_value(row.problems)
+            .map_err(|error| diesel::result::Error::DeserializationError(error.into()))?,
+        problems_cut: row.problems_cut,
+        finished: row.finished,
+    })
+}
+
+/// Ends an import. False: it had ended before.
+pub async fn finish(conn: &mut AsyncPgConnection, campaign: CampaignId, key: &str) -> QueryResult<bool> {
+    let ended = sql_query(
+        "UPDATE campaign_imports SET finished_at = clock_timestamp(), updated_at = clock_timestamp()
+        WHERE campaign_id = $1 AND key = $2 AND finished_at IS NULL",
+    )
+    .bind::<Uuid, _>(campaign.0)
+    .bind::<Text, _>(key)
+    .execute(conn)
+    .await?;
+    Ok(ended == 1)
+}
+
+#[derive(QueryableByName)]
+struct Any {
+    #[diesel(sql_type = Bool)]
+    any: bool,
+}
+
+/// Whether contacts are being sent, as far as the last two minutes tell.
+pub async fn any_open(conn: &mut AsyncPgConnection, campaign: CampaignId) -> QueryResult<bool> {
+    let row: Any = sql_query(
+        "SELECT EXISTS (
+            SELECT 1 FROM campaign_imports
+            WHERE campaign_id = $1 AND finished_at IS NULL AND updated_at > clock_timestamp() - interval '2 minutes'
+        ) AS any",
+    )
+    .bind::<Uuid, _>(campaign.0)
+    .get_result(conn)
+    .await?;
+    Ok(row.any)
+}

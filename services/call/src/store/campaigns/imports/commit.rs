@@ -1,0 +1,152 @@
+//! One batch: COPY into a staging table of the transaction, and from there into `contacts`, with how far the import is in the same
+//! commit. The only statements that are not diesel's, which does not speak COPY.
+
+use std::pin::pin;
+
+use bytes::Bytes;
+use callbridge_proto::id::CampaignId;
+use futures_util::SinkExt as _;
+use tokio_postgres::Client;
+
+use super::{Batch, Import, WhenDuplicate};
+use crate::db::DbError;
+
+/// Why a batch was not committed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Another stream with the same key was quicker.
+    #[error("another stream sends the same import")]
+    Raced,
+    /// The database failed.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+impl From<tokio_postgres::Error> for CommitError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        // Only the code: a message can hold what is in a row.
+        let code = error.code().map_or("the connection broke", |state| state.code());
+        Self::Db(DbError::Unreachable(format!("an import's statement failed: {code}")))
+    }
+}
+
+/// What came of a batch.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// New contacts.
+    pub accepted: i64,
+    /// Lines whose number was there, the first `told` of them.
+    pub duplicates: Vec<i64>,
+}
+
+/// Commits a batch, with how far the import is after it: `before` has to be how far it was. `after` is told what came of the batch
+/// and says how far that is.
+///
+/// # Errors
+/// [`CommitError`]. After one nothing of the batch is there, or all of it: [`begin`] tells.
+pub async fn commit(
+    client: &mut Client,
+    (campaign, key): (CampaignId, &str),
+    batch: Batch,
+    policy: WhenDuplicate,
+    before: &Import,
+    told: usize,
+    after: impl FnOnce(Committed) -> Import + Send,
+) -> Result<Import, CommitError> {
+    let transaction = client.transaction().await?;
+    let held = transaction
+        .query_opt(
+            "SELECT line FROM campaign_imports WHERE campaign_id = $1 AND key = $2 AND finished_at IS NULL FOR UPDATE",
+            &[&campaign.0, &key],
+        )
+        .await?;
+    if held.is_none_or(|row| row.get::<_, i64>(0) != before.line) {
+        return Err(CommitError::Raced);
+    }
+    let mut committed = Committed::default();
+    if batch.contacts > 0 {
+        let staged = batch.contacts;
+        stage(&transaction, batch.copy).await?;
+        committed.accepted = match policy {
+            WhenDuplicate::Skip => i64::try_from(transaction.execute(INSERT, &[&campaign.0]).await?).unwrap_or(0),
+            WhenDuplicate::Replace => replace(&transaction, campaign).await?,
+        };
+        if committed.accepted < staged {
+            let lines = transaction
+                .query(DUPLICATES, &[&campaign.0, &i64::try_from(told).unwrap_or(i64::MAX)])
+                .await?;
+            committed.duplicates = lines.iter().map(|row| row.get(0)).collect();
+        }
+        let zones: Vec<&str> = batch.zones.iter().map(String::as_str).collect();
+        transaction
+            .execute(
+                "INSERT INTO campaign_zones (campaign_id, zone) SELECT $1, unnest($2::text[]) ON CONFLICT DO NOTHING",
+                &[&campaign.0, &zones],
+            )
+            .await?;
+        transaction
+            .execute(
+                "INSERT INTO campaign_deltas (campaign_id, word, n) VALUES ($1, 'contact.pending', $2)",
+                &[&campaign.0, &committed.accepted],
+            )
+            .await?;
+    }
+    let after = after(committed);
+    let problems = serde_json::to_string(&after.problems).unwrap_or_else(|_| "[]".to_owned());
+    transaction
+        .execute(
+            "UPDATE campaign_imports SET line = $3, rows = $4, accepted = $5, duplicates = $6, rejected = $7,
+                problems = ($8::text)::jsonb, problems_cut = $9, updated_at = clock_timestamp()
+            WHERE campaign_id = $1 AND key = $2",
+            &[
+                &campaign.0,
+                &key,
+                &after.line,
+                &after.rows,
+                &after.accepted,
+                &after.duplicates,
+                &after.rejected,
+                &problems,
+                &after.problems_cut,
+            ],
+        )
+        .await?;
+    transaction.commit().await?;
+    Ok(after)
+}
+
+const INSERT: &str = "INSERT INTO contacts (campaign_id, id, number, zone, variables)
+    SELECT $1, id, number, coalesce(zone, ''), variables FROM staging ON CONFLICT (campaign_id, number) DO NOTHING";
+/// A row that made no contact of its own.
+const DUPLICATES: &str = "SELECT s.line FROM staging s
+    WHERE NOT EXISTS (SELECT 1 FROM contacts c WHERE c.campaign_id = $1 AND c.id = s.id) ORDER BY s.line LIMIT $2";
+
+/// Into a table of the transaction alone: it is written to no log, and nothing is left of it.
+async fn stage(transaction: &tokio_postgres::Transaction<'_>, copy: Vec<u8>) -> Result<(), CommitError> {
+    transaction
+        .batch_execute(
+            "CREATE TEMPORARY TABLE staging (line bigint, number text, zone text, variables jsonb, id uuid) ON COMMIT DROP",
+        )
+        .await?;
+    let mut sink = pin!(transaction.copy_in::<_, Bytes>("COPY staging FROM STDIN").await?);
+    sink.send(Bytes::from(copy)).await?;
+    sink.finish().await?;
+    Ok(())
+}
+
+/// Of a number that is there more than once in the batch, the last row counts. Returns how many contacts are new.
+async fn replace(transaction: &tokio_postgres::Transaction<'_>, campaign: CampaignId) -> Result<i64, CommitError> {
+    let row = transaction
+        .query_one(
+            "WITH written AS (
+                INSERT INTO contacts AS c (campaign_id, id, number, zone, variables)
+                SELECT DISTINCT ON (number) $1, id, number, coalesce(zone, ''), variables
+                FROM staging ORDER BY number, line DESC
+                ON CONFLICT (campaign_id, number) DO UPDATE SET zone = excluded.zone, variables = excluded.variables
+                RETURNING xmax = 0 AS new
+            ) SELECT count(*) FILTER (WHERE new) FROM written",
+            &[&campaign.0],
+        )
+        .await?;
+    Ok(row.get(0))
+}

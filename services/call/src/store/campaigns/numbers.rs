@@ -1,0 +1,173 @@
+//! Numbers that campaigns must not call: suppressed ones, and those called too often.
+
+use callbridge_proto::id::CampaignId;
+use chrono::{DateTime, Utc};
+use diesel::{
+    ExpressionMethods as _, QueryDsl as _, QueryResult, Queryable, QueryableByName, Selectable, SelectableHelper as _,
+    sql_query,
+    sql_types::{Array, Bool, Int8, Nullable, Text, Timestamptz, Uuid},
+};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid as RawUuid;
+
+use crate::store::{prepared::Prepared, schema::suppressions};
+
+/// How a number stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, QueryableByName)]
+pub struct Number {
+    /// It is on a list.
+    #[diesel(sql_type = Bool)]
+    pub suppressed: bool,
+    /// Dials of campaigns within the period of the frequency cap.
+    #[diesel(sql_type = Int8)]
+    pub dials: i64,
+    /// The dial that has to fall out of the period before there may be another one.
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    pub blocking: Option<DateTime<Utc>>,
+}
+
+/// Lets only one campaign at a time decide about a number, until the transaction ends: two that count at one time would both dial.
+pub async fn lock(conn: &mut AsyncPgConnection, number: &str) -> QueryResult<usize> {
+    let query =
+        sql_query("SELECT pg_advisory_xact_lock(hashtext('campaign_number'), hashtext($1))").bind::<Text, _>(number);
+    Prepared(query).execute(conn).await
+}
+
+/// How a number stands for a campaign, with a frequency cap of `count` dials since `since`.
+pub async fn standing(
+    conn: &mut AsyncPgConnection,
+    campaign: CampaignId,
+    number: &str,
+    cap: Option<(u32, DateTime<Utc>)>,
+) -> QueryResult<Number> {
+    let query = sql_query(
+        "WITH dials AS (
+            SELECT post_started_at AS at FROM calls
+            WHERE customer = $1 AND campaign_id IS NOT NULL AND post_started_at > $3
+        ) SELECT EXISTS (
+            SELECT 1 FROM suppressions s WHERE s.number = $1 AND s.campaign_id IS NULL
+                AND (s.expires_at IS NULL OR s.expires_at > (SELECT clock_timestamp()))
+        ) OR EXISTS (
+            SELECT 1 FROM suppressions s WHERE s.number = $1 AND s.campaign_id = $2
+                AND (s.expires_at IS NULL OR s.expires_at > (SELECT clock_timestamp()))
+        ) AS suppressed,
+        (SELECT count(*) FROM dials) AS dials,
+        (SELECT at FROM dials ORDER BY at DESC OFFSET greatest($4, 1) - 1 LIMIT 1) AS blocking",
+    )
+    .bind::<Text, _>(number)
+    .bind::<Uuid, _>(campaign.0)
+    .bind::<Nullable<Timestamptz>, _>(cap.map(|(_, since)| since))
+    .bind::<Int8, _>(cap.map_or(1, |(count, _)| i64::from(count)));
+    Prepared(query).get_result(conn).await
+}
+
+/// An entry of a list.
+#[derive(Clone, Queryable, Selectable)]
+#[diesel(table_name = suppressions, check_for_backend(diesel::pg::Pg))]
+#[expect(missing_docs, reason = "the columns are documented in the migrations")]
+pub struct Suppression {
+    pub id: RawUuid,
+    pub number: String,
+    pub reason: String,
+    pub by: String,
+    pub created_at: DateTime<Utc>,
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+impl std::fmt::Debug for Suppression {
+    // It holds a number in clear.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Suppression")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is put on a list.
+#[derive(Clone, Copy)]
+#[expect(missing_docs, reason = "the columns are documented in the migrations")]
+pub struct Listing<'a> {
+    pub campaign: Option<CampaignId>,
+    pub numbers: &'a [String],
+    /// Of the rows; as many as there are numbers.
+    pub ids: &'a [RawUuid],
+    pub reason: &'a str,
+    pub by: &'a str,
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// Puts numbers on a list. One that is there gets the new reason and end. Returns how many were not there.
+pub async fn suppress(conn: &mut AsyncPgConnection, listing: Listing<'_>) -> QueryResult<i64> {
+    #[derive(QueryableByName)]
+    struct Added {
+        #[diesel(sql_type = Bool)]
+        added: bool,
+    }
+    let conflict = match listing.campaign {
+        None => "(number) WHERE campaign_id IS NULL",
+        Some(_) => "(campaign_id, number) WHERE campaign_id IS NOT NULL",
+    };
+    let rows: Vec<Added> = sql_query(format!(
+        "INSERT INTO suppressions (id, number, campaign_id, reason, by, expires_at)
+        SELECT DISTINCT ON (n.number) n.id, n.number, $3, $4, $5, $6 FROM unnest($1, $2) AS n (id, number)
+        ON CONFLICT {conflict} DO UPDATE
+            SET reason = excluded.reason, by = excluded.by, expires_at = excluded.expires_at
+        RETURNING xmax = 0 AS added"
+    ))
+    .bind::<Array<Uuid>, _>(listing.ids)
+    .bind::<Array<Text>, _>(listing.numbers)
+    .bind::<Nullable<Uuid>, _>(listing.campaign.map(|id| id.0))
+    .bind::<Text, _>(listing.reason)
+    .bind::<Text, _>(listing.by)
+    .bind::<Nullable<Timestamptz>, _>(listing.expires_at)
+    .load(conn)
+    .await?;
+    Ok(i64::try_from(rows.iter().filter(|row| row.added).count()).unwrap_or(i64::MAX))
+}
+
+/// Takes numbers off a list. Returns how many were on it.
+pub async fn release(
+    conn: &mut AsyncPgConnection,
+    campaign: Option<CampaignId>,
+    numbers: &[String],
+) -> QueryResult<usize> {
+    let listed = suppressions::table.filter(suppressions::number.eq_any(numbers));
+    match campaign {
+        Some(id) => {
+            diesel::delete(listed.filter(suppressions::campaign_id.eq(id.0)))
+                .execute(conn)
+                .await
+        }
+        None => {
+            diesel::delete(listed.filter(suppressions::campaign_id.is_null()))
+                .execute(conn)
+                .await
+        }
+    }
+}
+
+/// A page of a list, oldest first.
+pub async fn page(
+    conn: &mut AsyncPgConnection,
+    campaign: Option<CampaignId>,
+    number: Option<&str>,
+    after: Option<RawUuid>,
+    limit: i64,
+) -> QueryResult<Vec<Suppression>> {
+    let mut query = suppressions::table
+        .order(suppressions::id)
+        .limit(limit)
+        .select(Suppression::as_select())
+        .into_boxed();
+    query = match campaign {
+        Some(id) => query.filter(suppressions::campaign_id.eq(id.0)),
+        None => query.filter(suppressions::campaign_id.is_null()),
+    };
+    if let Some(number) = number {
+        query = query.filter(suppressions::number.eq(number.to_owned()));
+    }
+    if let Some(after) = after {
+        query = query.filter(suppressions::id.gt(after));
+    }
+    query.load(conn).await
+}
