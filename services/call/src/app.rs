@@ -24,6 +24,9 @@ const RECORDINGS_AT_ONCE: usize = 32;
 /// Imports of contacts at one time; each holds a connection and some megabytes.
 const IMPORTS_AT_ONCE: usize = 4;
 
+/// Batches of questions to hooks at one time.
+const HOOKS_AT_ONCE: usize = 8;
+
 /// The process's parts. Used as `Arc<App>`.
 #[derive(Debug)]
 pub struct App {
@@ -57,6 +60,8 @@ pub struct App {
     pub recording_permits: Arc<Semaphore>,
     /// One for each import of contacts.
     pub import_permits: Arc<Semaphore>,
+    /// One for each batch of questions to a campaign's hook.
+    pub hook_permits: Arc<Semaphore>,
     /// The edges that are attached here.
     pub edges: Edges,
     /// What is counted.
@@ -95,6 +100,7 @@ impl App {
             turnstiles: Turnstiles::default(),
             breakers: Breakers::new(config.breaker_after),
             recordings: config.recording_store.as_ref().map(Place::open).transpose()?,
+            hook_permits: Arc::new(Semaphore::new(HOOKS_AT_ONCE)),
             import_permits: Arc::new(Semaphore::new(IMPORTS_AT_ONCE)),
             recording_permits: Arc::new(Semaphore::new(RECORDINGS_AT_ONCE)),
             config,

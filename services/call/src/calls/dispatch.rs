@@ -204,7 +204,7 @@ async fn explain_waits(app: &Arc<App>, account: AccountId) -> Result<(), Error> 
 }
 
 /// What goes onto the row and the timeline of a call that waits.
-pub(super) fn waiting(word: &str, for_call: Option<CallId>, due_at: Option<DateTime<Utc>>) -> Note {
+pub(crate) fn waiting(word: &str, for_call: Option<CallId>, due_at: Option<DateTime<Utc>>) -> Note {
     let note = Note::from("dialer").with("waits_for", word).changing(Change {
         due_at,
         waiting_reason: Some(Some(word.to_owned())),

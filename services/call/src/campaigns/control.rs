@@ -155,6 +155,10 @@ pub async fn update(
             if wanted.phones != before.phones {
                 campaigns::set_phones(conn, id, &phones).await?;
             }
+            if wanted.rules != before.rules {
+                // What waits by the old rules asks the new ones.
+                campaigns::due_again(conn, id).await?;
+            }
             let data = json!({ "fields": fields.join(",") });
             let campaign = campaigns::change(
                 conn,

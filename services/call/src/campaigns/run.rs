@@ -6,7 +6,7 @@ use diesel_async::AsyncConnection as _;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::warn;
 
-use super::{control, fill, settle};
+use super::{control, fill, hook, settle};
 use crate::{
     app::App,
     error::Error,
@@ -73,7 +73,11 @@ async fn round(app: &Arc<App>, times: &mut Times) -> Result<bool, Error> {
             if (look || touched.contains(&campaign.id)) && settle::breaker(app, campaign).await? {
                 return Ok(fill::Filled::Stopped);
             }
-            fill::campaign(app, campaign).await
+            let filled = fill::campaign(app, campaign).await?;
+            if hook::ask(app, campaign).await? {
+                return Ok(fill::Filled::More);
+            }
+            Ok::<_, Error>(filled)
         };
         match looked.await {
             Ok(filled) => more |= filled == fill::Filled::More,

@@ -168,6 +168,22 @@ impl Allow {
         }
     }
 
+    /// Whether a host that resolved to an address may be dialled there: a name that is allowed may be at any address but this
+    /// machine's own and those that no service has.
+    pub fn permits(&self, host: &str, address: IpAddr) -> bool {
+        match self.address(address) {
+            Ok(()) => true,
+            Err(EndpointError::Special) => false,
+            Err(_) => {
+                let own = match address {
+                    IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(v6.is_loopback(), |v4| v4.is_loopback()),
+                    IpAddr::V4(v4) => v4.is_loopback(),
+                };
+                !own && self.name(&host.to_ascii_lowercase()).is_ok()
+            }
+        }
+    }
+
     /// Checks an address: written in an endpoint, or what a name resolves to.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     app::App,
     campaigns::{
-        control, export,
+        control, dry_run, export,
         import::{self, Begun},
         progress,
         state::Control,
@@ -238,8 +238,11 @@ impl CampaignService for Service {
         &self,
         request: Request<api::ForecastCampaignRequest>,
     ) -> Answer<api::ForecastCampaignResponse> {
-        let _: CampaignId = id("campaign_id", &request.get_ref().campaign_id)?;
-        Err(Error::UnknownMethod.into())
+        let request = request.into_inner();
+        let id: CampaignId = id("campaign_id", &request.campaign_id)?;
+        let assumed = read::assumed(request)?;
+        let (forecast, rules) = dry_run::run(&self.0, id, assumed).await?;
+        Ok(Response::new(shown::forecast(&forecast, &rules)))
     }
 
     async fn watch_campaign(&self, request: Request<api::WatchCampaignRequest>) -> Answer<Self::WatchCampaignStream> {

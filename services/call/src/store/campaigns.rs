@@ -2,6 +2,7 @@
 
 pub mod counts;
 pub mod gate;
+pub mod hooks;
 pub mod imports;
 pub mod numbers;
 pub mod results;
@@ -348,4 +349,15 @@ pub async fn account_rate(conn: &mut AsyncPgConnection, account: Uuid) -> QueryR
         .get_result(conn)
         .await?;
     Ok(row.calls_per_minute)
+}
+
+/// Lets queued calls that wait by a campaign's rules be looked at now: a few, whatever the campaign's size.
+pub async fn due_again(conn: &mut AsyncPgConnection, id: CampaignId) -> QueryResult<usize> {
+    sql_query(
+        "UPDATE calls SET due_at = clock_timestamp() WHERE campaign_id = $1 AND state = 'queued'
+            AND due_at > clock_timestamp() AND waiting_reason IN ('calling_hours', 'frequency_cap')",
+    )
+    .bind::<sql_types::Uuid, _>(id.0)
+    .execute(conn)
+    .await
 }

@@ -1,6 +1,7 @@
 //! Rows of `contacts`: which are due, which have a call that ended, and lists of them.
 
 pub mod fill;
+pub mod groups;
 pub mod settle;
 
 use callbridge_proto::id::CampaignId;

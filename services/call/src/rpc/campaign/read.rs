@@ -18,6 +18,8 @@ use super::super::{
 use crate::{
     app::App,
     campaigns::{
+        dry_run::Assumed,
+        forecast::Mix,
         import::Header,
         rules::{self, Breaker, CallerIds, FrequencyCap, Retries, Retry, Rules, Window},
         settings::{MOST_PHONES, Settings},
@@ -323,6 +325,38 @@ pub(super) fn header(header: api::ImportHeader) -> Result<Header, Error> {
         key: header.key,
         sha256,
         policy,
+    })
+}
+
+/// What a forecast is to assume.
+pub(super) fn assumed(request: api::ForecastCampaignRequest) -> Result<Assumed, Error> {
+    let mut wrong = Violations::new();
+    let rules = request.rules.map(|rules| self::rules(&mut wrong, rules));
+    let given = request.call_duration.is_some();
+    let seconds = seconds(&mut wrong, "call_duration", request.call_duration, 1..=3600, 60);
+    let mix = request.shares.map(|shares| Mix {
+        completed: shares.completed,
+        busy: shares.busy,
+        no_answer: shares.no_answer,
+        failed: shares.failed,
+        agent_unavailable: shares.agent_unavailable,
+    });
+    if let Some(mix) = mix {
+        let all = [
+            mix.completed,
+            mix.busy,
+            mix.no_answer,
+            mix.failed,
+            mix.agent_unavailable,
+        ];
+        let fits = all.iter().all(|share| share.is_finite() && *share >= 0.0) && all.iter().sum::<f64>() > 0.0;
+        wrong.require(fits, "shares", "are not negative, and not all zero");
+    }
+    wrong.finish()?;
+    Ok(Assumed {
+        rules,
+        seconds: given.then(|| seconds.into()),
+        mix,
     })
 }
 

@@ -12,7 +12,9 @@ use prost_types::Duration;
 use super::super::view::{self, timestamp};
 use crate::{
     campaigns::{
+        chart,
         control::Whole,
+        forecast::{Forecast, Hour},
         import::Report,
         progress::Progress,
         rules::{CallerIds, Retry, Rules, Window},
@@ -25,6 +27,9 @@ use crate::{
         contacts::Contact,
     },
 };
+
+/// Columns of a forecast's chart for terminals.
+const CHART_COLUMNS: usize = 100;
 
 /// A campaign.
 pub(super) fn campaign(whole: &Whole) -> Result<api::Campaign, Error> {
@@ -165,6 +170,27 @@ pub(super) fn progress(progress: &Progress) -> api::Progress {
         state_reason: progress.state.1.clone(),
         capacity: progress.room.map(|(room, next)| view::room(room, next)),
         waiting_reason: progress.waiting.to_owned(),
+    }
+}
+
+/// How a campaign would go.
+pub(super) fn forecast(forecast: &Forecast, rules: &Rules) -> api::ForecastCampaignResponse {
+    let hour = |hour: &Hour| api::HourlyCalls {
+        from: Some(timestamp(hour.start)),
+        calls: hour.calls,
+        slots: hour.slots,
+    };
+    api::ForecastCampaignResponse {
+        finishes_at: forecast.finish.map(timestamp),
+        calls: forecast.calls,
+        reached: forecast.reached,
+        exhausted: forecast.exhausted,
+        not_reached: forecast.left,
+        windows_missed: number(forecast.windows_missed),
+        peak_slots: forecast.peak_slots,
+        hours: forecast.hours.iter().map(hour).collect(),
+        chart_svg: chart::svg(forecast, rules.time_zone),
+        chart_text: chart::text(forecast, rules.time_zone, CHART_COLUMNS),
     }
 }
 

@@ -1,0 +1,238 @@
+//! Asks a campaign's hook before its calls are dialled: never within a transaction, for two seconds at most, and what is not
+//! answered with yes is not dialled.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use callbridge_proto::{
+    agent::v1::{CheckDialRequest, CheckDialResponse, DialDecision, dial_hook_service_client::DialHookServiceClient},
+    id::{CallId, CampaignId, ContactId},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use diesel_async::AsyncConnection as _;
+use futures_util::{StreamExt as _, stream};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time::timeout};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tower::service_fn;
+use tracing::warn;
+use url::Url;
+
+use crate::{
+    app::App,
+    calls::{
+        dispatch::waiting,
+        record::{Note, record_locked},
+        state::{End, Event, Outcome, Party, Source, State},
+    },
+    directory::endpoint::Allow,
+    error::Error,
+    store::{
+        calls,
+        campaigns::{
+            Campaign,
+            hooks::{self, Question},
+        },
+    },
+};
+
+/// How long the hook may take, the connection included.
+const LIMIT: Duration = Duration::from_secs(2);
+/// Calls asked about at one time for one campaign.
+const AT_ONCE: i64 = 32;
+/// How long a call waits whose hook did not answer.
+const AGAIN: TimeDelta = TimeDelta::seconds(15);
+/// How long a call waits when the hook says later and not when, and at most.
+const LATER: TimeDelta = TimeDelta::minutes(5);
+const LATEST: TimeDelta = TimeDelta::days(7);
+const REASON_CHARS: usize = 128;
+
+/// Asks about the next calls of a campaign that has a hook, in a task of its own. Returns whether there may be more.
+///
+/// # Errors
+/// Of the database.
+pub(super) async fn ask(app: &Arc<App>, campaign: &Campaign) -> Result<bool, Error> {
+    let Some(endpoint) = campaign.hook_endpoint.clone() else {
+        return Ok(false);
+    };
+    let Ok(permit) = Arc::clone(&app.hook_permits).try_acquire_owned() else {
+        return Ok(false);
+    };
+    let questions = hooks::take(&mut *app.db.conn().await?, campaign.id(), AT_ONCE).await?;
+    if questions.is_empty() {
+        return Ok(false);
+    }
+    let more = i64::try_from(questions.len()) == Ok(AT_ONCE);
+    let (app_of_task, id) = (Arc::clone(app), campaign.id());
+    app.tasks.spawn(async move {
+        let app = app_of_task;
+        let channel = timeout(LIMIT, connect(&app.config.agent_endpoints, &endpoint)).await;
+        let channel = channel.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        if let Err(error) = &channel {
+            warn!(campaign.id = %id, %error, "a campaign's hook cannot be reached: its calls wait");
+        }
+        let channel = channel.ok();
+        stream::iter(questions)
+            .for_each_concurrent(None, |question| async {
+                let (call, channel) = (question.id, channel.clone());
+                if let Err(error) = settle(&app, id, question, channel).await {
+                    warn!(call.id = %CallId(call), %error, "what a hook said could not be written; it is asked again");
+                }
+            })
+            .await;
+        drop(permit);
+        app.hub.work();
+    });
+    Ok(more)
+}
+
+/// Asks about one call and writes the answer.
+async fn settle(
+    app: &Arc<App>,
+    campaign: CampaignId,
+    question: Question,
+    channel: Option<Channel>,
+) -> Result<(), Error> {
+    let (call, was_due) = (CallId(question.id), question.was_due);
+    let answer = match channel {
+        Some(channel) => one(campaign, question, channel).await,
+        None => None,
+    };
+    let decision = answer.as_ref().map(CheckDialResponse::decision);
+    let later = |by: TimeDelta, word| async move {
+        let now = calls::database_now(&*app.db.conn().await?).await?;
+        wait(app, call, now + by, word).await
+    };
+    match decision {
+        Some(DialDecision::Allow) => {
+            hooks::allow(&mut *app.db.conn().await?, call.0, was_due).await?;
+            Ok(())
+        }
+        Some(DialDecision::Never) => drop_call(app, call, answer.map(|answer| answer.reason).unwrap_or_default()).await,
+        Some(DialDecision::Later | DialDecision::Unspecified) => {
+            let delay = answer
+                .and_then(|answer| answer.delay)
+                .and_then(|delay| TimeDelta::try_seconds(delay.seconds))
+                .filter(|delay| *delay > TimeDelta::zero());
+            later(delay.unwrap_or(LATER).min(LATEST), "hook_later").await
+        }
+        None => later(AGAIN, "hook_unavailable").await,
+    }
+}
+
+/// None: no answer that can be understood.
+async fn one(campaign: CampaignId, question: Question, channel: Channel) -> Option<CheckDialResponse> {
+    let request = CheckDialRequest {
+        campaign_id: campaign.to_string(),
+        contact_id: question
+            .contact_id
+            .map(|id| ContactId(id).to_string())
+            .unwrap_or_default(),
+        call_id: CallId(question.id).to_string(),
+        number: question.number,
+        attempt: question.calls,
+        variables: serde_json::from_value(question.variables).unwrap_or_default(),
+    };
+    let mut client = DialHookServiceClient::new(channel);
+    let answered = timeout(LIMIT, client.check_dial(request)).await;
+    match answered {
+        Ok(Ok(answer)) => Some(answer.into_inner()),
+        // The code alone: what the hook writes may be about the person.
+        Ok(Err(status)) => {
+            warn!(campaign.id = %campaign, code = ?status.code(), "a campaign's hook failed: the call waits");
+            None
+        }
+        Err(_) => {
+            warn!(campaign.id = %campaign, "a campaign's hook did not answer in time: the call waits");
+            None
+        }
+    }
+}
+
+async fn wait(app: &Arc<App>, id: CallId, until: DateTime<Utc>, word: &'static str) -> Result<(), Error> {
+    let mut conn = app.db.conn().await?;
+    let changed = conn
+        .transaction::<_, Error, _>(async |conn| {
+            let Some((row, now)) = calls::lock(conn, id).await? else {
+                return Ok(false);
+            };
+            if row.state != State::Queued {
+                return Ok(false);
+            }
+            // Said once: a wait that goes on is no news.
+            if row.waiting_reason.as_deref() == Some(word) {
+                calls::put_off(conn, id, until).await?;
+                return Ok(false);
+            }
+            record_locked(conn, row, now, None, Some("waiting"), waiting(word, None, Some(until))).await?;
+            Ok(true)
+        })
+        .await?;
+    if changed {
+        app.hub.committed(id);
+    }
+    Ok(())
+}
+
+async fn drop_call(app: &Arc<App>, id: CallId, reason: String) -> Result<(), Error> {
+    let end = End {
+        by: Some(Party::Callbridge),
+        reason: Some("hook_never".to_owned()),
+        ..End::new(Outcome::Canceled)
+    };
+    let reason: String = reason.chars().filter(|c| !c.is_control()).take(REASON_CHARS).collect();
+    let mut conn = app.db.conn().await?;
+    let dropped = conn
+        .transaction::<_, Error, _>(async |conn| {
+            let Some((row, now)) = calls::lock(conn, id).await? else {
+                return Ok(false);
+            };
+            if row.state != State::Queued {
+                return Ok(false);
+            }
+            let note = Note::from("campaign").with("hook_reason", reason);
+            Ok(
+                record_locked(conn, row, now, Some(&Event::Ended(Source::Local, end)), None, note)
+                    .await?
+                    .1,
+            )
+        })
+        .await?;
+    if dropped {
+        app.hub.committed(id);
+    }
+    Ok(())
+}
+
+/// Connects to exactly the address that was checked (F124).
+async fn connect(allow: &Allow, endpoint: &str) -> io::Result<Channel> {
+    let wrong = |text: &str| io::Error::new(io::ErrorKind::InvalidInput, text.to_owned());
+    let url = Url::parse(endpoint).map_err(|_| wrong("the hook's endpoint is no URL"))?;
+    let host = url.host_str().ok_or_else(|| wrong("the hook's endpoint has no host"))?;
+    let host = host.trim_matches(['[', ']']).to_owned();
+    let port = url
+        .port_or_known_default()
+        .ok_or_else(|| wrong("the hook's endpoint has no port"))?;
+    let address = tokio::net::lookup_host((host.as_str(), port))
+        .await?
+        .find(|address| allow.permits(&host, address.ip()))
+        .ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the hook's endpoint is not on AGENT_ENDPOINT_ALLOW; add its host or range there",
+            )
+        })?;
+    let mut endpoint = Endpoint::from_shared(endpoint.to_owned()).map_err(io::Error::other)?;
+    if url.scheme() == "https" {
+        endpoint = endpoint
+            .tls_config(ClientTlsConfig::new().with_webpki_roots())
+            .map_err(io::Error::other)?;
+    }
+    let connected = endpoint.connect_with_connector(service_fn(move |_| tcp(address))).await;
+    connected.map_err(io::Error::other)
+}
+
+async fn tcp(address: SocketAddr) -> io::Result<TokioIo<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(TokioIo::new(stream))
+}
