@@ -7,7 +7,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -61,6 +64,8 @@ struct Shared {
     work: Notify,
     /// A campaign's call may have been dialled or have ended.
     campaigns: Notify,
+    /// Whether any campaign has calls: otherwise nobody is woken for every change of every call.
+    campaigning: AtomicBool,
 }
 
 impl Default for Hub {
@@ -74,6 +79,7 @@ impl Default for Hub {
                 reading: watch::channel(false).0,
                 work: Notify::new(),
                 campaigns: Notify::new(),
+                campaigning: AtomicBool::new(false),
             }),
         }
     }
@@ -115,7 +121,18 @@ impl Hub {
         self.wake(id);
         self.shared.to_notify.notify_one();
         self.shared.news.notify_one();
-        self.shared.campaigns.notify_one();
+        self.wake_campaigns();
+    }
+
+    fn wake_campaigns(&self) {
+        if AtomicBool::load(&self.shared.campaigning, Ordering::Relaxed) {
+            self.shared.campaigns.notify_one();
+        }
+    }
+
+    /// Says whether any campaign has something to do when a call changes.
+    pub fn campaigning(&self, any: bool) {
+        self.shared.campaigning.store(any, Ordering::Relaxed);
     }
 
     /// Resolves when a campaign may have something to do.
@@ -231,7 +248,7 @@ async fn listen(app: &App) -> Result<(), Error> {
     while let Some(notification) = notifications.next().await {
         notification?;
         app.hub.shared.news.notify_one();
-        app.hub.shared.campaigns.notify_one();
+        app.hub.wake_campaigns();
         app.hub.work();
     }
     Err(Error::unavailable(

@@ -58,7 +58,7 @@ pub fn start(app: &Arc<App>) {
     });
 }
 
-/// One batch of calls, and one of webhooks and recordings. Returns how many there were.
+/// One batch of calls, and one of webhooks, contacts and recordings. Returns how many there were.
 async fn round(app: &App, kept: TimeDelta) -> Result<(usize, usize), Error> {
     let mut conn = app.db.conn().await?;
     let calls = conn
@@ -66,9 +66,10 @@ async fn round(app: &App, kept: TimeDelta) -> Result<(usize, usize), Error> {
         .await?;
     app.metrics.blanked(calls);
     let webhooks = retention::forget_webhooks(&mut conn, kept, BATCH).await?;
+    let contacts = retention::forget_contacts(&mut conn, kept, BATCH).await?;
     drop(conn);
     let recordings = erase_recordings(app).await?;
-    Ok((calls, webhooks + recordings))
+    Ok((calls, webhooks + contacts + recordings))
 }
 
 /// Takes recordings of old calls out of the object store. Without one, what is known of them is blanked, and the store's own

@@ -19,7 +19,7 @@ const PACE: Duration = Duration::from_millis(50);
 const FOLD: i64 = 2_000;
 /// How often deltas are folded, so that reading a count costs little.
 const FOLD_EVERY: Duration = Duration::from_secs(1);
-/// How often a campaign's failures are looked at when none of its calls ended here.
+/// How often a campaign's failures are looked at when none of its calls ended here, and what is left over of campaigns that are over.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often parts of time are folded into hours.
 const COMPACT_EVERY: Duration = Duration::from_mins(10);
@@ -84,7 +84,10 @@ async fn round(app: &Arc<App>, times: &mut Times) -> Result<bool, Error> {
             Err(error) => warn!(campaign.id = %campaign.id(), %error, "a campaign could not be looked after"),
         }
     }
-    more |= control::cancel_left_over(app).await?;
+    app.hub.campaigning(!running.is_empty() || !touched.is_empty());
+    if look {
+        more |= control::cancel_left_over(app).await?;
+    }
     if due(&mut times.folded, FOLD_EVERY) {
         more |= fold(app).await? == FOLD;
     }

@@ -68,3 +68,18 @@ pub async fn forget_webhooks(conn: &mut AsyncPgConnection, kept: TimeDelta, limi
     .execute(conn)
     .await
 }
+
+/// Deletes contacts of campaigns that were over longer ago than this; the counts stay.
+pub async fn forget_contacts(conn: &mut AsyncPgConnection, kept: TimeDelta, limit: i64) -> QueryResult<usize> {
+    sql_query(
+        "DELETE FROM contacts c USING (
+            SELECT k.campaign_id, k.id FROM campaigns m CROSS JOIN LATERAL (
+                SELECT campaign_id, id FROM contacts WHERE campaign_id = m.id LIMIT $2
+            ) k WHERE m.ended_at < now() - $1 LIMIT $2
+        ) old WHERE c.campaign_id = old.campaign_id AND c.id = old.id",
+    )
+    .bind::<Interval, _>(interval(kept))
+    .bind::<BigInt, _>(limit)
+    .execute(conn)
+    .await
+}

@@ -3,6 +3,7 @@
 mod api;
 mod audio;
 mod callbacks;
+mod campaign_rules;
 mod campaigns;
 mod clocks;
 mod commits;
@@ -12,6 +13,7 @@ mod disk;
 mod end;
 mod failover;
 mod idempotency;
+mod imports;
 mod inbound;
 mod locks;
 mod migration;

@@ -1,0 +1,367 @@
+//! What keeps a campaign from calling somebody now, or for good.
+
+use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
+
+use anyhow::{Context as _, Result};
+use callbridge_proto::{
+    agent::v1::{
+        CheckDialRequest, CheckDialResponse, DialDecision,
+        dial_hook_service_server::{DialHookService, DialHookServiceServer},
+    },
+    campaign::v1::{
+        AddSuppressionsRequest, Breaker, CampaignSettings, CampaignState, Contact, ContactState, FrequencyCap,
+        ListSuppressionsRequest, RemoveSuppressionsRequest, Rules, UpdateCampaignRequest,
+    },
+};
+use e2e::{
+    PATIENCE, Story,
+    campaign::{again, always, numbers},
+    registration,
+};
+use exotel_sim::{Answer, Callee, CallerScript, Outcome};
+use prost_types::{Duration, FieldMask};
+use runtime::Tasks;
+use tokio::{net::TcpListener, sync::Mutex};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, transport::Server};
+
+use crate::outbound::short;
+
+fn person(number: usize) -> String {
+    format!("+91981400{number:04}")
+}
+
+fn answers(story: &Story, people: usize) -> Result<()> {
+    for number in 0..people {
+        story
+            .stack
+            .control()
+            .set_outcome(&person(number), Outcome::answered_by(short()))?;
+    }
+    Ok(())
+}
+
+fn of(contacts: &[Contact], number: usize) -> Result<&Contact> {
+    let found = contacts.iter().find(|contact| contact.number == person(number));
+    found.context("no such contact")
+}
+
+/// A campaign with a key of its own, started.
+async fn started(story: &Story, key: &str, settings: CampaignSettings, people: &[usize]) -> Result<String> {
+    let campaign = story.campaign(key, settings).await?;
+    let file = numbers(people.iter().copied().map(person));
+    story.add_contacts(&campaign.id, "file", file.as_bytes()).await?;
+    Ok(story.start_campaign(&campaign.id).await?.id)
+}
+
+async fn update_rules(story: &Story, campaign: &str, rules: Rules) -> Result<()> {
+    let update = UpdateCampaignRequest {
+        campaign_id: campaign.to_owned(),
+        settings: Some(story.settings(rules)),
+        update_mask: Some(FieldMask {
+            paths: vec!["rules".to_owned()],
+        }),
+    };
+    story.stack.clients().campaigns().update_campaign(update).await?;
+    Ok(())
+}
+
+/// F114: calls that were queued while the window was open and come to their turn after it closed are not dialled: the window
+/// counts when a call is claimed. They are when it opens.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_held_over_the_end_of_a_window_waits_for_the_next_one() -> Result<()> {
+    let story = Story::start().await?;
+    answers(&story, 6)?;
+    let control = story.stack.control();
+    control.set_outcome(&person(0), Outcome::answered_by(CallerScript::new().silence(60_000)))?;
+    let one = Rules {
+        max_concurrent_calls: 1,
+        ..always()
+    };
+    let id = started(&story, "held", story.settings(one), &[0, 1, 2, 3, 4, 5]).await?;
+    let queued = "calls WHERE state = 'queued' AND campaign_id IS NOT NULL";
+    stack::poll("one call and five that wait for it", PATIENCE, async || {
+        match (story.posts(), story.count(queued).await) {
+            (Ok(1), Ok(5)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    let today = runtime::Clock::system().now().date_naive();
+    let closed = Rules {
+        holidays: (0..3)
+            .map(|day| (today + chrono::Days::new(day) - chrono::Days::new(1)).to_string())
+            .collect(),
+        ..always()
+    };
+    update_rules(&story, &id, closed).await?;
+    let live = story
+        .at_exotel(|report| report.answered.is_some() && report.ended.is_none())
+        .await?;
+    control.hang_up(&live.call_sid)?;
+    let waiting = format!("{queued} AND waiting_reason = 'calling_hours' AND due_at > now()");
+    stack::poll("all of them wait for the window", PATIENCE, async || {
+        match story.count(&waiting).await {
+            Ok(5) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    assert_eq!(story.posts()?, 1);
+    update_rules(&story, &id, always()).await?;
+    let done = story.campaign_is(&id, CampaignState::Finished).await?;
+    assert_eq!(done.progress.context("no progress")?.by_state["reached"], 6);
+    story.stack.shut_down().await
+}
+
+/// F115: one number in two campaigns: never on two calls at one time, and no more often than the frequency cap of both together.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_in_two_campaigns_is_called_as_often_as_the_cap_allows() -> Result<()> {
+    let story = Story::start().await?;
+    answers(&story, 4)?;
+    let capped = |count| Rules {
+        frequency_cap: Some(FrequencyCap {
+            count,
+            period: Some(Duration {
+                seconds: 86_400,
+                nanos: 0,
+            }),
+        }),
+        ..always()
+    };
+    let first = started(&story, "first", story.settings(capped(1)), &[0, 1, 2]).await?;
+    story.campaign_is(&first, CampaignState::Finished).await?;
+    let second = started(&story, "second", story.settings(capped(1)), &[1, 2, 3]).await?;
+    let waits = story
+        .campaign_until(&second, "one was called, two wait", |got| {
+            got.progress.as_ref().is_some_and(|progress| {
+                progress.by_state.get("reached") == Some(&1) && progress.waiting_reason == "no_contacts_due"
+            })
+        })
+        .await?;
+    assert_eq!(waits.progress.context("no progress")?.by_state["pending"], 2);
+    assert_eq!(of(&story.contacts(&second).await?, 1)?.reason, "frequency_cap");
+    assert_eq!((story.dials(&person(1)[1..]).await?, story.posts()?), (1, 4));
+
+    // Without a cap both call at once, and one waits for the other's end.
+    let open = story.campaign("third", story.settings(always())).await?;
+    let other = story.campaign("fourth", story.settings(always())).await?;
+    for campaign in [&open, &other] {
+        story
+            .add_contacts(&campaign.id, "file", numbers([person(0)]).as_bytes())
+            .await?;
+        story.start_campaign(&campaign.id).await?;
+    }
+    story.campaign_is(&open.id, CampaignState::Finished).await?;
+    story.campaign_is(&other.id, CampaignState::Finished).await?;
+    let mut calls = story.stack.control().calls();
+    calls.retain(|report| report.customer.ends_with(&person(0)[3..]));
+    calls.sort_by_key(|report| report.created);
+    assert_eq!(calls.len(), 3);
+    assert!(
+        calls
+            .windows(2)
+            .all(|two| two[0].ended.is_some_and(|ended| ended <= two[1].created))
+    );
+    story.stack.shut_down().await
+}
+
+/// Whom Exotel refuses by the do-not-disturb register is not called again by any campaign; a list that people keep does the same,
+/// for as long as an entry holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_and_listed_numbers_are_not_called() -> Result<()> {
+    let story = Story::start().await?;
+    answers(&story, 5)?;
+    story
+        .stack
+        .control()
+        .set_outcome(&person(0), Outcome::answer(Answer::Dnd))?;
+    let first = started(&story, "first", story.settings(again(3)), &[0, 1]).await?;
+    story.campaign_is(&first, CampaignState::Finished).await?;
+    let contacts = story.contacts(&first).await?;
+    assert_eq!(
+        (of(&contacts, 0)?.state(), of(&contacts, 0)?.attempts, story.posts()?),
+        (ContactState::Refused, 1, 2)
+    );
+    let mut campaigns = story.stack.clients().campaigns();
+    let listed = campaigns
+        .list_suppressions(ListSuppressionsRequest::default())
+        .await?
+        .into_inner();
+    let listed: Vec<_> = listed
+        .suppressions
+        .iter()
+        .map(|s| (s.number.as_str(), s.reason.as_str(), s.by.as_str()))
+        .collect();
+    assert_eq!(listed, [(person(0).as_str(), "exotel_dnd", "callbridge")]);
+
+    let second = story.campaign("second", story.settings(always())).await?;
+    let on_its_list = AddSuppressionsRequest {
+        campaign_id: second.id.clone(),
+        numbers: vec![person(2), person(3)],
+        reason: "asked us not to".to_owned(),
+        expires_at: None,
+    };
+    assert_eq!(campaigns.add_suppressions(on_its_list).await?.into_inner().added, 2);
+    let off = RemoveSuppressionsRequest {
+        campaign_id: second.id.clone(),
+        numbers: vec![person(3)],
+    };
+    assert_eq!(campaigns.remove_suppressions(off).await?.into_inner().removed, 1);
+    let file = numbers([0, 2, 3, 4].map(person));
+    story.add_contacts(&second.id, "file", file.as_bytes()).await?;
+    story.start_campaign(&second.id).await?;
+    story.campaign_is(&second.id, CampaignState::Finished).await?;
+    let contacts = story.contacts(&second.id).await?;
+    let states = [0, 2, 3, 4].map(|number| of(&contacts, number).map(Contact::state).ok());
+    let (suppressed, reached) = (Some(ContactState::Suppressed), Some(ContactState::Reached));
+    assert_eq!(states, [suppressed, suppressed, reached, reached]);
+    assert_eq!(story.posts()?, 4);
+    story.stack.shut_down().await
+}
+
+/// A campaign whose calls fail pauses by itself and says why; resumed, it has a fresh start.
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_failures_pause_a_campaign() -> Result<()> {
+    let story = Story::start().await?;
+    for number in 0..40 {
+        story
+            .stack
+            .control()
+            .set_outcome(&person(number), Outcome::callee(Callee::Fails))?;
+    }
+    let rules = Rules {
+        breaker: Some(Breaker {
+            limit: 50,
+            least_sample: 5,
+            period: None,
+        }),
+        max_concurrent_calls: 2,
+        ..always()
+    };
+    let id = started(&story, "failing", story.settings(rules), &(0..40).collect::<Vec<_>>()).await?;
+    let paused = story.campaign_is(&id, CampaignState::Paused).await?;
+    let campaign = paused.campaign.context("no campaign")?;
+    assert_eq!(campaign.state_reason, "failure_rate");
+    let entry = paused.history.first().context("no history")?;
+    assert_eq!((entry.r#type.as_str(), entry.by.as_str()), ("paused", "callbridge"));
+    assert!(story.posts()? < 40, "{}", story.posts()?);
+    story.stack.shut_down().await
+}
+
+/// An agent takes no more calls than it can, whichever way they come, and whoever asks is told how many more there may be.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_takes_no_more_calls_than_it_can() -> Result<()> {
+    let mut registration = registration()?;
+    registration.agent.max_concurrent_calls = 2;
+    registration.account.max_concurrent_calls = 10;
+    registration.account.inbound_reserve = 3;
+    let story = Story::with(e2e::quick().replicas(2), registration).await?;
+    answers(&story, 12)?;
+    let file = numbers((0..12).map(person));
+    let campaign = story.campaign_of(always(), &file).await?;
+    let done = story.campaign_is(&campaign.id, CampaignState::Finished).await?;
+    let load = story.stack.control().load(&story.registered.account_sid)?;
+    assert_eq!(load.peak_calls, 2);
+    let capacity = done
+        .progress
+        .and_then(|progress| progress.capacity)
+        .context("no capacity")?;
+    assert_eq!(
+        (capacity.account, capacity.agent, capacity.campaign, capacity.phone),
+        (Some(7), Some(2), None, None)
+    );
+    let long = Outcome::answered_by(CallerScript::new().silence(60_000));
+    let mut left = Vec::new();
+    for number in 20..23 {
+        story.stack.control().set_outcome(&person(number), long.clone())?;
+        let request = story.request(&person(number));
+        let placed = story.stack.clients().calls().place_call(request).await?.into_inner();
+        let (call, capacity) = (placed.call.context("no call")?, placed.capacity.context("no capacity")?);
+        left.push((call.waiting_reason, capacity.agent));
+    }
+    let free = |left| (String::new(), Some(left));
+    assert_eq!(left, [free(1), free(0), ("agent_capacity".to_owned(), Some(0))]);
+    story.stack.shut_down().await
+}
+
+/// A hook that answers what the story tells it, by number.
+#[derive(Clone, Default)]
+struct Hook(Arc<Mutex<HashMap<String, DialDecision>>>);
+
+#[tonic::async_trait]
+impl DialHookService for Hook {
+    async fn check_dial(&self, request: Request<CheckDialRequest>) -> Result<Response<CheckDialResponse>, Status> {
+        let request = request.into_inner();
+        let decision = self.0.lock().await.get(&request.number).copied();
+        let decision = decision.ok_or_else(|| Status::internal("nobody knows"))?;
+        Ok(Response::new(CheckDialResponse {
+            decision: decision.into(),
+            delay: Some(Duration {
+                seconds: 3_600,
+                nanos: 0,
+            }),
+            reason: "consent".to_owned(),
+        }))
+    }
+}
+
+/// The hook has the last word: only its yes dials, and its silence is no yes.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_hooks_yes_dials() -> Result<()> {
+    let story = Story::start().await?;
+    answers(&story, 4)?;
+    let hook = Hook::default();
+    let say = async |number, decision| hook.0.lock().await.insert(person(number), decision);
+    say(0, DialDecision::Allow).await;
+    say(1, DialDecision::Never).await;
+    say(2, DialDecision::Later).await;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let settings = CampaignSettings {
+        hook_endpoint: format!("http://{}", listener.local_addr()?),
+        ..story.settings(always())
+    };
+    let tasks = Tasks::new();
+    let server = Server::builder()
+        .add_service(DialHookServiceServer::new(hook.clone()))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), tasks.stopping());
+    tasks.spawn(async move {
+        // The story notices by itself when nobody serves.
+        let _ = server.await;
+    });
+    let id = started(&story, "hooked", settings, &[0, 1, 2, 3]).await?;
+    let waiting = async |number: usize| {
+        let word = "calls WHERE state = 'queued' AND customer = ";
+        let later = story
+            .count(&format!(
+                "{word} '{}' AND waiting_reason = 'hook_later'",
+                person(number)
+            ))
+            .await?;
+        let away = story
+            .count(&format!(
+                "{word} '{}' AND waiting_reason = 'hook_unavailable'",
+                person(number)
+            ))
+            .await?;
+        anyhow::Ok((later, away))
+    };
+    stack::poll("two that wait", PATIENCE, async || {
+        match (waiting(2).await, waiting(3).await) {
+            (Ok((1, 0)), Ok((0, 1))) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    story
+        .campaign_until(&id, "one reached, one dropped", |got| {
+            got.progress.as_ref().is_some_and(|progress| {
+                progress.by_state.get("reached") == Some(&1) && progress.by_state.get("suppressed") == Some(&1)
+            })
+        })
+        .await?;
+    assert_eq!(of(&story.contacts(&id).await?, 1)?.reason, "hook_never");
+    assert_eq!(story.posts()?, 1);
+    tasks.stop();
+    story.stack.shut_down().await
+}
