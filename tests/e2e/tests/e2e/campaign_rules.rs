@@ -96,8 +96,15 @@ async fn a_queue_that_is_held_over_the_end_of_a_window_waits_for_the_next_one() 
     };
     update_rules(&story, &id, closed).await?;
     let live = story
-        .at_exotel(|report| report.answered.is_some() && report.ended.is_none())
+        .at_exotel(|report| !report.streams.is_empty() && report.ended.is_none())
         .await?;
+    stack::poll("a conversation", PATIENCE, async || {
+        match story.count("calls WHERE state = 'in_progress'").await {
+            Ok(1) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
     control.hang_up(&live.call_sid)?;
     let waiting = format!("{queued} AND waiting_reason = 'calling_hours' AND due_at > now()");
     stack::poll("all of them wait for the window", PATIENCE, async || {
