@@ -99,7 +99,7 @@ async fn a_queue_that_is_held_over_the_end_of_a_window_waits_for_the_next_one() 
         .at_exotel(|report| !report.streams.is_empty() && report.ended.is_none())
         .await?;
     stack::poll("a conversation", PATIENCE, async || {
-        match story.count("calls WHERE state = 'in_progress'").await {
+        match story.count("media_sessions WHERE started_at IS NOT NULL").await {
             Ok(1) => Ok(()),
             other => Err(format!("{other:?}")),
         }

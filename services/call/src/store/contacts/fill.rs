@@ -103,17 +103,15 @@ pub async fn due(
     cap: Option<(u32, DateTime<Utc>)>,
 ) -> QueryResult<Vec<Due>> {
     let query = sql_query(
-        "WITH picked AS MATERIALIZED (
-            SELECT k.id FROM unnest($2) AS z (zone) CROSS JOIN LATERAL (
-                SELECT c.id, c.next_at FROM contacts c
+        // Each zone's are read in the order of the index and locked on the way: nothing else would stay quick in a list whose
+        // statistics are old.
+        "WITH held AS MATERIALIZED (
+            SELECT k.* FROM unnest($2) AS z (zone) CROSS JOIN LATERAL (
+                SELECT c.id, c.number, c.calls, c.reason, c.call_id, c.next_at FROM contacts c
                 WHERE c.campaign_id = $1 AND c.zone = z.zone AND c.state = 'pending'
                     AND c.next_at <= (SELECT clock_timestamp())
-                ORDER BY c.next_at, c.id LIMIT $3
+                ORDER BY c.next_at, c.id LIMIT $3 FOR UPDATE SKIP LOCKED
             ) k ORDER BY k.next_at, k.id LIMIT $3
-        ), held AS MATERIALIZED (
-            SELECT c.id, c.number, c.calls, c.reason, c.call_id FROM contacts c
-            WHERE c.campaign_id = $1 AND c.id = ANY (ARRAY(SELECT id FROM picked)) AND c.state = 'pending'
-            ORDER BY c.id FOR UPDATE SKIP LOCKED
         ) SELECT held.id, held.number, held.calls, held.reason,
             EXISTS (SELECT 1 FROM suppressions s WHERE s.number = held.number AND s.campaign_id IS NULL
                 AND (s.expires_at IS NULL OR s.expires_at > (SELECT clock_timestamp())))

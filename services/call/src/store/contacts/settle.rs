@@ -62,8 +62,14 @@ pub async fn ended(conn: &mut AsyncPgConnection, limit: i64) -> QueryResult<Vec<
                 SELECT s.end_reason = 'agent_failed' FROM media_sessions s
                 WHERE s.call_id = c.id AND s.ended_at IS NOT NULL ORDER BY s.created_at DESC LIMIT 1
             ), false) AS agent_failed
-        FROM contacts k JOIN calls c ON c.id = k.call_id JOIN campaigns m ON m.id = k.campaign_id
-        WHERE k.state = 'calling' AND c.ended_at IS NOT NULL
+        FROM contacts k
+        -- OFFSET keeps the planner from beginning with the calls, which are many.
+        CROSS JOIN LATERAL (
+            SELECT id, state, attempt, end_reason, ended_at FROM calls
+            WHERE id = k.call_id AND ended_at IS NOT NULL OFFSET 0
+        ) c
+        JOIN campaigns m ON m.id = k.campaign_id
+        WHERE k.state = 'calling'
         LIMIT $1 FOR UPDATE OF k SKIP LOCKED",
     )
     .bind::<Int8, _>(limit);
