@@ -3,6 +3,7 @@
 mod arguments;
 mod audio;
 mod baseline;
+mod campaign;
 mod capture;
 mod clients;
 mod machine;
@@ -49,6 +50,7 @@ pub fn main() -> ExitCode {
         match &arguments.what {
             What::Place => place::run(&arguments).await,
             What::Audio => audio::run(&arguments, &shared, processors).await,
+            What::Campaign => campaign::run(&arguments).await,
         }
     });
     match result {

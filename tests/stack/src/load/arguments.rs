@@ -21,12 +21,21 @@ audio    What a call's audio costs. So many calls in real time through an edge a
            greeting_ms=… setup_ms=… clear_ms=… lateness_p99_ms=… streams=… chunk_ms=… processors=… load_avg=…
          The exit code is 0 only when no audio went wrong and the generator was in time: 99 of 100 chunks within 5 ms.
          The server that is measured has one processor to itself, and the generator another one, unless --pin false.
+campaign What a campaign costs. Contacts come as a CSV file through AddContacts, and the same rows through a bare COPY: once into a
+         table with the columns and the keys of the contacts, once into one without keys; the three take turns. A campaign
+         of 10,000 contacts calls before that, one of --contacts after it, both at 6,000 calls a minute, for eight times
+         --seconds; whoever is called is busy after 200 ms. A claim is the transaction that dials, as the service's own spans
+         have it; dials are counted at the simulator; the pace is one every 65 s / 6,000. The last line has the figures:
+           contacts=… import_per_s=… copy_per_s=… ratio=… copy_bare_per_s=… ratio_bare=… import_peak_mib=… claim_small_ms=…
+           claim_large_ms=… claim_ratio=… fill_small_ms=… fill_large_ms=… dials_per_s=… pace_per_s=… rate_ratio=…
+           processors=… load_avg=…
 
 Examples:
   cargo load place                              about two minutes
   cargo load place --seconds 20 --json place.json
   cargo load audio --streams 1000 --chunk-ms 100 --seconds 30
-  cargo load audio --streams 500 --chunk-ms 20 --seconds 30";
+  cargo load audio --streams 500 --chunk-ms 20 --seconds 30
+  cargo load campaign                           about five minutes";
 
 /// Measures callbridge on this machine against a baseline in the same run. A release build, or the figures mean nothing.
 #[derive(Debug, Parser)]
@@ -38,9 +47,12 @@ pub(super) struct Arguments {
     /// How long each measurement takes.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=3_000))]
     pub(super) seconds: u64,
-    /// place: how often the two measurements take turns; the medians are compared.
+    /// place, campaign: how often the measurements take turns; the medians are compared.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     pub(super) rounds: u32,
+    /// campaign: how many contacts the large one has.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=4_000_000))]
+    pub(super) contacts: u64,
     /// audio: how many calls at one time.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = streams)]
     pub(super) streams: usize,
@@ -62,6 +74,8 @@ pub(super) enum What {
     Place,
     /// The audio path, against servers that only echo.
     Audio,
+    /// Imports, against COPY; claims and dials of a large campaign, against those of a small one.
+    Campaign,
 }
 
 /// As many as have ports and descriptors on one machine.
@@ -98,6 +112,8 @@ mod tests {
             (What::Audio, 500, 20, true)
         );
         assert!(!Arguments::parse_from(["load", "audio", "--pin", "false"]).pin);
+        let arguments = Arguments::parse_from(["load", "campaign", "--contacts", "20000"]);
+        assert_eq!((arguments.what, arguments.contacts), (What::Campaign, 20_000));
         for wrong in [["--chunk-ms", "30"], ["--streams", "0"]] {
             assert!(Arguments::try_parse_from(["load", "audio"].into_iter().chain(wrong)).is_err());
         }
