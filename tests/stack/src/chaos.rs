@@ -3,6 +3,7 @@
 mod arguments;
 mod balancer;
 mod callbacks;
+mod campaign;
 mod check;
 mod dice;
 mod figures;
@@ -119,6 +120,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 first,
                 rounds,
                 replicas: arguments.replicas(),
+                contacts: arguments.contacts,
             };
             progress.figures.add(part.run(&state, &postgres, &screen).await?);
             progress.keep(&state)?;
@@ -165,5 +167,7 @@ fn part_of(what: What) -> u64 {
         What::Postgres => 250,
         What::Callbacks => 50,
         What::Zombie => 100,
+        // Its deaths are spread over the campaigns.
+        What::Campaign => u64::MAX,
     }
 }

@@ -17,7 +17,8 @@ The exit code is 0 only when all that must hold does:
   double_dials   two dials for one idempotency key
   lost_calls     an accepted key without a row, a dial without a row, a call that never ended
   stuck_slots    rows in an active state at the end
-  violations     all that is wrong: those above, two rows for one key, an end without a dial, an account's cap or rate exceeded
+  violations     all that is wrong: those above, two rows for one key, an end without a dial, an account's cap or rate exceeded;
+                 of campaigns also: a cap or rate of their own, a contact that was lost, doubled, left or dialled too often
 
 State, in target/chaos/WHAT/ unless --state-dir says otherwise:
   progress.json  the figures of the parts that are done, for --from
@@ -27,7 +28,8 @@ State, in target/chaos/WHAT/ unless --state-dir says otherwise:
 Examples:
   cargo chaos kills --rounds 40 --seed 1       under a minute
   cargo chaos kills --rounds 10000             every crash point hundreds of times; with --replicas 4 in half the time
-  cargo chaos kills --rounds 10000 --from 4000 goes on after an interrupt (progress.json says from where)";
+  cargo chaos kills --rounds 10000 --from 4000 goes on after an interrupt (progress.json says from where)
+  cargo chaos campaign --contacts 100000 --rounds 100   100 deaths spread over a campaign of half an hour or more";
 
 /// Breaks a running callbridge and checks that every call was dialled at most once, that none is lost and that no slot is stuck.
 #[derive(Debug, Parser)]
@@ -45,9 +47,13 @@ pub(super) struct Arguments {
     /// Go on at this round with the figures and the seed of progress.json.
     #[arg(long, value_name = "ROUND")]
     pub(super) from: Option<u64>,
-    /// Replicas of call-service: two, or three for zombie, of which one is always awake. More of them die more often.
+    /// Replicas of call-service: two, or three for zombie, of which one is always awake, or four for campaign. More of them die more
+    /// often.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=8))]
     pub(super) replicas: Option<u8>,
+    /// campaign: contacts of all campaigns together.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
+    pub(super) contacts: u64,
     /// Where state goes; two that run at one time need one each.
     #[arg(long, value_name = "FOLDER")]
     pub(super) state_dir: Option<PathBuf>,
@@ -64,6 +70,8 @@ pub(super) enum What {
     Callbacks,
     /// Replicas, by SIGSTOP for longer than the sweep, in the middle of a dial or at random, and SIGCONT.
     Zombie,
+    /// Replicas, by SIGKILL at random times, while campaigns call all their contacts.
+    Campaign,
 }
 
 impl What {
@@ -74,6 +82,7 @@ impl What {
             Self::Postgres => "postgres",
             Self::Callbacks => "callbacks",
             Self::Zombie => "zombie",
+            Self::Campaign => "campaign",
         }
     }
 }
@@ -83,6 +92,7 @@ impl Arguments {
         let usual = match self.what {
             What::Kills | What::Postgres | What::Callbacks => 2,
             What::Zombie => 3,
+            What::Campaign => 4,
         };
         self.replicas.unwrap_or(usual).into()
     }
@@ -146,6 +156,8 @@ mod tests {
             (What::Kills, 7, Some(3))
         );
         assert!(arguments.state_dir().ends_with("chaos/kills"));
+        let arguments = Arguments::parse_from(["chaos", "campaign", "--contacts", "500"]);
+        assert_eq!((arguments.contacts, arguments.replicas()), (500, 4));
         let piece = PieceArguments::parse_from(["chaos", "piece", PieceName::CallService.word()]);
         assert!(matches!(
             piece.command,

@@ -1,6 +1,9 @@
 //! Exotel's callbacks go wrong, a batch of calls at a time.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use callbridge_proto::call::v1::{PlaceCallRequest, WaitFor, place_call_request::From};
@@ -15,7 +18,7 @@ use super::{
     dice::Dice,
     figures::Figures,
     load::{self, Told},
-    part::Stage,
+    part::{Broken, Stage},
     people,
 };
 use crate::child::Child;
@@ -75,7 +78,7 @@ fn callbacks(fault: Fault, dice: &mut Dice) -> Callbacks {
 }
 
 /// Runs the rounds; nothing of ours dies.
-pub(super) async fn run(stage: &Stage<'_>, children: Vec<Child>) -> anyhow::Result<(Figures, Told, Vec<Child>)> {
+pub(super) async fn run(stage: &Stage<'_>, children: Vec<Child>) -> anyhow::Result<Broken> {
     let part = stage.part;
     let done = Mutex::new((Figures::default(), Told::default(), part.first));
     let lanes = (0..SIDE_BY_SIDE).map(|lane| {
@@ -95,7 +98,12 @@ pub(super) async fn run(stage: &Stage<'_>, children: Vec<Child>) -> anyhow::Resu
     });
     futures_util::future::try_join_all(lanes).await?;
     let (figures, told, _) = done.into_inner();
-    Ok((figures, told, children))
+    Ok(Broken {
+        figures,
+        told,
+        campaigns: BTreeMap::new(),
+        children,
+    })
 }
 
 /// Places a batch and waits for its end; how long that took.

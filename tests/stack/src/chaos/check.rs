@@ -1,5 +1,6 @@
 //! The verdict: the simulator's ledger against the database, when everything has settled. It does no IO.
 
+mod campaigns;
 mod evidence;
 mod violation;
 
@@ -9,7 +10,7 @@ use callbridge_proto::id::CallId;
 use chrono::{DateTime, TimeDelta, Utc};
 
 pub(super) use self::{
-    evidence::{Accepted, Dial, Evidence, Limits, Post, Row},
+    evidence::{Accepted, Campaign, Dial, Evidence, Limits, Post, Row},
     violation::Violation,
 };
 
@@ -52,9 +53,12 @@ pub(super) fn check(evidence: &Evidence) -> Verdict {
         }
     }
     for (account, limits) in &evidence.limits {
-        cap(evidence, account, limits.concurrent, &mut verdict);
-        rate(evidence, account, limits.per_minute, &mut verdict);
+        let dials: Vec<_> = evidence.dials.iter().filter(|dial| dial.account == *account).collect();
+        cap(evidence, account, limits.concurrent, &dials, &mut verdict);
+        let posts = evidence.posts.iter().filter(|post| post.account == *account);
+        rate(account, limits.per_minute, posts.map(|post| post.time), &mut verdict);
     }
+    campaigns::check(evidence, &rows, &mut verdict);
     verdict
 }
 
@@ -182,14 +186,14 @@ fn posts(evidence: &Evidence, verdict: &mut Verdict) {
     }
 }
 
-/// Goes through the beginnings and ends of an account's calls in the order of time. At one instant ends come first; a call
+/// Goes through the beginnings and ends of somebody's calls in the order of time. At one instant ends come first; a call
 /// without an end goes on.
-fn cap(evidence: &Evidence, account: &str, cap: u64, verdict: &mut Verdict) {
+fn cap(evidence: &Evidence, whose: &str, cap: u64, dials: &[&Dial], verdict: &mut Verdict) {
     if cap == 0 {
         return;
     }
     let mut turns = Vec::new();
-    for dial in evidence.dials.iter().filter(|dial| dial.account == account) {
+    for dial in dials {
         turns.push((dial.time, true));
         turns.extend(evidence.ends.get(&dial.call_sid).map(|end| (*end, false)));
     }
@@ -198,26 +202,19 @@ fn cap(evidence: &Evidence, account: &str, cap: u64, verdict: &mut Verdict) {
     for (at, begins) in turns {
         calls = if begins { calls + 1 } else { calls.saturating_sub(1) };
         if calls > cap && !over {
-            let account = account.to_owned();
-            verdict.violations.push(Violation::OverCap {
-                account,
-                calls,
-                cap,
-                at,
-            });
+            let whose = whose.to_owned();
+            verdict.violations.push(Violation::OverCap { whose, calls, cap, at });
         }
         // Told once for each time that it is exceeded.
         over = calls > cap;
     }
 }
 
-fn rate(evidence: &Evidence, account: &str, limit: u64, verdict: &mut Verdict) {
-    let mut times: Vec<_> = evidence
-        .posts
-        .iter()
-        .filter(|post| post.account == account)
-        .map(|post| post.time)
-        .collect();
+fn rate(whose: &str, limit: u64, posts: impl Iterator<Item = DateTime<Utc>>, verdict: &mut Verdict) {
+    if limit == 0 {
+        return;
+    }
+    let mut times: Vec<_> = posts.collect();
     times.sort_unstable();
     let beyond = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut told_until = None;
@@ -225,9 +222,9 @@ fn rate(evidence: &Evidence, account: &str, limit: u64, verdict: &mut Verdict) {
         let new = told_until.is_none_or(|until| *first > until);
         if *last - *first < TimeDelta::minutes(1) && new {
             told_until = Some(*last);
-            let account = account.to_owned();
+            let whose = whose.to_owned();
             verdict.violations.push(Violation::OverRate {
-                account,
+                whose,
                 limit,
                 from: *first,
             });

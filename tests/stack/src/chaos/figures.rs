@@ -36,6 +36,10 @@ pub(super) struct Figures {
     pub(super) zombies_in_dial: u64,
     /// From the last call of a batch being placed to the end of all, in milliseconds.
     pub(super) settled_ms: Vec<u64>,
+    /// Contacts of campaigns.
+    pub(super) contacts: u64,
+    /// Campaigns that were paused and resumed.
+    pub(super) pauses: u64,
     /// Outbound rows.
     pub(super) calls: u64,
     /// Dials in the ledger.
@@ -75,6 +79,8 @@ impl Figures {
             (&mut self.stops, other.stops),
             (&mut self.zombies, other.zombies),
             (&mut self.zombies_in_dial, other.zombies_in_dial),
+            (&mut self.contacts, other.contacts),
+            (&mut self.pauses, other.pauses),
             (&mut self.calls, other.calls),
             (&mut self.dials, other.dials),
             (&mut self.double_dials, other.double_dials),
@@ -118,10 +124,11 @@ impl Figures {
                 quantile(&self.settled_ms, 100)
             ),
             What::Zombie => format!("zombies={} in_dial={}", self.zombies, self.zombies_in_dial),
+            What::Campaign => format!("kills={} pauses={} contacts={}", self.kills, self.pauses, self.contacts),
         };
         let points = match what {
             What::Kills => format!(" crash_points_min={}", self.rarest()),
-            What::Postgres | What::Callbacks | What::Zombie => String::new(),
+            What::Postgres | What::Callbacks | What::Zombie | What::Campaign => String::new(),
         };
         format!(
             "{head} calls={} dials={} double_dials={} lost_calls={} stuck_slots={} violations={} untold_dials={}{points} \

@@ -1,6 +1,7 @@
 //! One part of a run: a system of its own, broken for some rounds, settled, and checked in full.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs,
     io::ErrorKind,
@@ -14,8 +15,8 @@ use tokio::time::sleep;
 
 use super::{
     arguments::What,
-    callbacks,
-    check::{self, Evidence, Verdict, Violation},
+    callbacks, campaign,
+    check::{self, Campaign, Evidence, Verdict, Violation},
     figures::Figures,
     kills,
     load::{Load, Told},
@@ -55,6 +56,20 @@ pub(super) struct Part {
     pub(super) rounds: u64,
     /// Of call-service.
     pub(super) replicas: usize,
+    /// Of campaigns.
+    pub(super) contacts: u64,
+}
+
+/// What the rounds of every mode leave.
+pub(super) struct Broken {
+    /// What was done.
+    pub(super) figures: Figures,
+    /// What clients were told.
+    pub(super) told: Told,
+    /// The campaigns, by id.
+    pub(super) campaigns: BTreeMap<String, Campaign>,
+    /// The replicas, alive and unarmed.
+    pub(super) children: Vec<Child>,
 }
 
 /// What the rounds of every mode get.
@@ -74,17 +89,22 @@ impl Part {
     pub(super) async fn run(self, parent: &Path, postgres: &Arc<Postgres>, screen: &Screen) -> anyhow::Result<Figures> {
         let begun = Instant::now();
         let folder = prepare(parent)?;
-        let (system, children) = System::start(&folder, postgres, self.replicas, self.seed).await?;
-        let pulse = Pulse::start(&system);
+        let (system, children) = System::start(&folder, postgres, self).await?;
+        let pulse = Pulse::start(&system, self.what);
         let stage = Stage {
             part: self,
             system: &system,
             pulse: &pulse,
             screen,
         };
-        let (mut figures, told, children) = stage.rounds(children).await?;
+        let Broken {
+            mut figures,
+            told,
+            campaigns,
+            children,
+        } = stage.rounds(children).await?;
         settle(&stage).await?;
-        let verdict = judge(system, children, told, &mut figures).await?;
+        let verdict = judge(system, children, told, campaigns, &mut figures).await?;
         figures.rounds = self.rounds;
         figures.seconds = begun.elapsed().as_secs_f64();
         for violation in verdict.violations.iter().take(TOLD_IN_FULL) {
@@ -99,20 +119,28 @@ impl Part {
 
 impl Stage<'_> {
     /// Breaks the system while clients place calls; the replicas run as they should afterwards.
-    async fn rounds(&self, children: Vec<Child>) -> anyhow::Result<(Figures, Told, Vec<Child>)> {
+    async fn rounds(&self, children: Vec<Child>) -> anyhow::Result<Broken> {
         let part = self.part;
+        // Their calls come in batches, or from campaigns.
         if part.what == What::Callbacks {
-            // Its calls come in batches.
             return callbacks::run(self, children).await;
+        }
+        if part.what == What::Campaign {
+            return campaign::run(self, children).await;
         }
         let load = Load::start(self.system, self.pulse, part.seed, part.first);
         let (figures, children) = match part.what {
             What::Kills => kills::run(self, children).await?,
-            What::Postgres | What::Callbacks => outages::run(self, children).await?,
+            What::Postgres | What::Callbacks | What::Campaign => outages::run(self, children).await?,
             What::Zombie => zombie::run(self, children).await?,
         };
         self.screen.show(part.first + part.rounds, "clients finish");
-        Ok((figures, load.finish(ANSWER).await, children))
+        Ok(Broken {
+            figures,
+            told: load.finish(ANSWER).await,
+            campaigns: BTreeMap::new(),
+            children,
+        })
     }
 }
 
@@ -170,7 +198,13 @@ async fn settle(stage: &Stage<'_>) -> anyhow::Result<()> {
 }
 
 /// Ends the system, reads what it left, and checks it.
-async fn judge(system: System, children: Vec<Child>, told: Told, figures: &mut Figures) -> anyhow::Result<Verdict> {
+async fn judge(
+    system: System,
+    children: Vec<Child>,
+    told: Told,
+    campaigns: BTreeMap<String, Campaign>,
+    figures: &mut Figures,
+) -> anyhow::Result<Verdict> {
     let folder = system.folder.clone();
     let limits = system
         .members
@@ -194,6 +228,8 @@ async fn judge(system: System, children: Vec<Child>, told: Told, figures: &mut F
         ends: records::ends(&folder.join("events.jsonl"))?,
         posts: records::posts(&folder.join("arrivals.jsonl"), refuses)?,
         limits,
+        campaigns,
+        contacts: records::contacts(&client).await?,
     };
     let verdict = check::check(&evidence);
     figures.calls = u64::try_from(evidence.rows.len())?;

@@ -84,6 +84,39 @@ pub(super) fn settings() -> Settings {
     }
 }
 
+/// Somebody whom a campaign calls and who has no script is busy after 200 ms. Hardly any callback is lost: whoever waits for the
+/// read-back of a call holds one of its slots.
+pub(super) fn settings_of_campaign() -> Settings {
+    Settings {
+        ring_delay_ms: 4_000,
+        unscripted: busy(),
+        callbacks: Callbacks {
+            drop: 0.01,
+            ..settings().callbacks
+        },
+        ..settings()
+    }
+}
+
+/// What a contact's phone does, if it is anything else than being busy.
+pub(super) fn contact(dice: &mut Dice) -> Option<Outcome> {
+    let kinds = [
+        (800, Kind::Busy),
+        (50, Kind::NoAnswer),
+        (60, Kind::Fails),
+        (10, Kind::Answers),
+        (10, Kind::Slow),
+        (10, Kind::SlowDial),
+        (10, Kind::Lost),
+        (10, Kind::LostUndialled),
+        (5, Kind::Unavailable),
+        (5, Kind::Cut),
+        (30, Kind::Dnd),
+    ];
+    let kind = dice.weighted(&kinds).unwrap_or(Kind::Busy);
+    (kind != Kind::Busy).then(|| outcome(kind, dice))
+}
+
 /// A person's number.
 fn number(person: u64) -> String {
     format!("+9198{:08}", 10_000_000 + person * 7)

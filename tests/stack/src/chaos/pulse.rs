@@ -5,10 +5,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::sleep};
 use tokio_postgres::Client;
 
-use super::system::System;
+use super::{arguments::What, system::System};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(150);
+/// Nobody is paced by them there, and they take longer with each call of a campaign.
+const EVERY_OF_CAMPAIGN: Duration = Duration::from_secs(2);
 /// Calls that may be open on an account without a cap: beyond, a part would settle for ever.
 const ROOM: u64 = 24;
 
@@ -30,7 +32,11 @@ pub(super) struct Pulse(watch::Receiver<Seen>);
 
 impl Pulse {
     /// Begins to look.
-    pub(super) fn start(system: &System) -> Self {
+    pub(super) fn start(system: &System, what: What) -> Self {
+        let every = match what {
+            What::Campaign => EVERY_OF_CAMPAIGN,
+            What::Kills | What::Postgres | What::Callbacks | What::Zombie => EVERY,
+        };
         let (tell, seen) = watch::channel(Seen::default());
         let sids: Vec<String> = system
             .members
@@ -41,7 +47,7 @@ impl Pulse {
         tasks.spawn(async move {
             let mut session = None;
             while !tell.is_closed() {
-                sleep(EVERY).await;
+                sleep(every).await;
                 // PostgreSQL may be away on purpose: the last look stands.
                 let client = match session.take() {
                     Some(client) => client,
@@ -62,6 +68,11 @@ impl Pulse {
     /// Open calls of each account.
     pub(super) fn open(&self) -> Vec<u64> {
         self.0.borrow().open.clone()
+    }
+
+    /// Calls so far.
+    pub(super) fn calls(&self) -> u64 {
+        self.0.borrow().calls
     }
 
     /// For the screen.

@@ -1,14 +1,14 @@
 //! The evidence from where it is kept: the simulator's files and the database.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs::File,
     io::{BufRead as _, BufReader},
     path::Path,
 };
 
 use anyhow::Context as _;
-use callbridge_proto::id::CallId;
+use callbridge_proto::id::{CallId, CampaignId};
 use chrono::{DateTime, Utc};
 use exotel_sim::{Event, Fate, ledger};
 use tokio_postgres::Client;
@@ -58,20 +58,40 @@ pub(super) fn ends(path: &Path) -> anyhow::Result<HashMap<String, DateTime<Utc>>
 
 /// All outbound rows.
 pub(super) async fn rows(client: &Client) -> anyhow::Result<Vec<Row>> {
-    let statement = "SELECT id::text, idempotency_key, state::text, call_sid, end_reason FROM calls \
+    let statement = "SELECT id::text, idempotency_key, state::text, call_sid, end_reason, campaign_id::text FROM calls \
                      WHERE direction = 'outbound' ORDER BY id";
     let found = client.query(statement, &[]).await.context("cannot read the calls")?;
     found
         .iter()
         .map(|row| {
             let id = row.try_get::<_, String>(0)?;
+            let campaign: Option<String> = row.try_get(5)?;
             Ok(Row {
                 call: format!("{}_{}", CallId::PREFIX, id.replace('-', "")),
+                campaign: campaign.map(|id| prefixed(&id)),
                 key: row.try_get::<_, Option<String>>(1)?.unwrap_or_default(),
                 state: row.try_get(2)?,
                 call_sid: row.try_get(3)?,
                 end_reason: row.try_get(4)?,
             })
+        })
+        .collect()
+}
+
+fn prefixed(campaign: &str) -> String {
+    format!("{}_{}", CampaignId::PREFIX, campaign.replace('-', ""))
+}
+
+/// How many contacts each campaign has in each state.
+pub(super) async fn contacts(client: &Client) -> anyhow::Result<BTreeMap<(String, String), u64>> {
+    let statement = "SELECT campaign_id::text, state, count(*) FROM contacts GROUP BY campaign_id, state";
+    let found = client.query(statement, &[]).await.context("cannot read the contacts")?;
+    found
+        .iter()
+        .map(|row| {
+            let campaign: String = row.try_get(0)?;
+            let count: i64 = row.try_get(2)?;
+            Ok(((prefixed(&campaign), row.try_get(1)?), u64::try_from(count)?))
         })
         .collect()
 }

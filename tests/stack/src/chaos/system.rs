@@ -14,7 +14,13 @@ use runtime::Tasks;
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
-use super::{arguments::PieceName, balancer, check::Limits, people, pieces};
+use super::{
+    arguments::{PieceName, What},
+    balancer,
+    check::Limits,
+    part::Part,
+    people, pieces,
+};
 use crate::{
     ApiKey, Clients, Keys, Registered, Registration, Settings,
     child::{Child, Spec},
@@ -38,6 +44,9 @@ const ACCOUNTS: [(u32, u32); 8] = [
     (4, 6_000),
     (0, 1_200),
 ];
+
+/// The account of campaigns: a rate at which its cap is reached now and then.
+const ACCOUNT_OF_CAMPAIGNS: [(u32, u32); 1] = [(24, 6_000)];
 
 /// What makes windows short, so that nothing waits for real ones.
 const SHORT: [(&str, &str); 10] = [
@@ -102,9 +111,15 @@ impl System {
     pub(super) async fn start(
         folder: &Path,
         postgres: &Arc<Postgres>,
-        replicas: usize,
-        seed: u64,
+        part: Part,
     ) -> anyhow::Result<(Self, Vec<Child>)> {
+        let seed = part.seed;
+        let of_campaigns = part.what == What::Campaign;
+        let people = if of_campaigns {
+            people::settings_of_campaign()
+        } else {
+            people::settings()
+        };
         let url = postgres.create_database().await?;
         let database = url.rsplit('/').next().and_then(|name| name.split('?').next());
         let database = database.context("the database's URL has no name")?.to_owned();
@@ -114,7 +129,7 @@ impl System {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             state_dir: folder.to_owned(),
             accounts: Vec::new(),
-            settings: people::settings(),
+            settings: people,
             seed,
             ..exotel_sim::Config::default()
         })
@@ -129,7 +144,7 @@ impl System {
         ]);
         let mut all = Vec::new();
         let mut addresses = Vec::new();
-        for number in 0..replicas {
+        for number in 0..part.replicas {
             let (address, internal) = (local()?, local()?);
             let mut settings = settings([
                 ("DATABASE_URL", url.clone()),
@@ -141,6 +156,10 @@ impl System {
             ]);
             settings.extend(common.clone());
             settings.extend(SHORT.map(|(name, value)| (name.to_owned(), value.to_owned())));
+            if of_campaigns {
+                // Nothing there waits for a look: news wakes whoever has to act, and four replicas that look cost a machine much.
+                settings.insert("POLL_INTERVAL".to_owned(), "500ms".to_owned());
+            }
             addresses.push(address);
             let log = folder.join(format!("call-service-{number}.log"));
             let spec = Spec {
@@ -189,15 +208,20 @@ impl System {
             replica.ready(&mut child).await?;
             children.push(child);
         }
-        system.register().await?;
-        people::move_in(&system.control, seed)?;
+        if of_campaigns {
+            // Its people move in with its contacts.
+            system.register(&ACCOUNT_OF_CAMPAIGNS).await?;
+        } else {
+            system.register(&ACCOUNTS).await?;
+            people::move_in(&system.control, seed)?;
+        }
         Ok((system, children))
     }
 
-    async fn register(&mut self) -> anyhow::Result<()> {
+    async fn register(&mut self, accounts: &[(u32, u32)]) -> anyhow::Result<()> {
         let first = self.clients.first().context("there is no replica")?;
         let agent = self.agent.url();
-        for (concurrent, per_minute) in ACCOUNTS {
+        for &(concurrent, per_minute) in accounts {
             let mut registration = Registration::new("chaos")?;
             registration.account.calls_per_minute = i32::try_from(per_minute)?;
             registration.account.max_concurrent_calls = i32::try_from(concurrent)?;

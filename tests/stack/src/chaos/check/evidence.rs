@@ -23,6 +23,10 @@ pub(in super::super) struct Evidence {
     pub(in super::super) posts: Vec<Post>,
     /// The accounts, by sid.
     pub(in super::super) limits: BTreeMap<String, Limits>,
+    /// The campaigns, by id.
+    pub(in super::super) campaigns: BTreeMap<String, Campaign>,
+    /// How many contacts a campaign has in a state.
+    pub(in super::super) contacts: BTreeMap<(String, String), u64>,
 }
 
 /// PlaceCall answered OK.
@@ -41,6 +45,8 @@ pub(in super::super) struct Row {
     pub(in super::super) call: String,
     /// The idempotency key.
     pub(in super::super) key: String,
+    /// Whose contact it calls.
+    pub(in super::super) campaign: Option<String>,
     /// The database's word.
     pub(in super::super) state: String,
     /// Exotel's id, if it is known.
@@ -75,11 +81,22 @@ pub(in super::super) struct Post {
     pub(in super::super) may_come_again: bool,
 }
 
-/// What an account allows.
+/// What a campaign was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct Campaign {
+    /// Of its own.
+    pub(in super::super) limits: Limits,
+    /// Attempts that its rules allow for a contact.
+    pub(in super::super) attempts: u64,
+    /// Contacts that were sent.
+    pub(in super::super) contacts: u64,
+}
+
+/// What an account or a campaign allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct Limits {
     /// Calls at one time; 0 is no cap.
     pub(in super::super) concurrent: u64,
-    /// Connects in any sliding minute.
+    /// Connects in any sliding minute; 0 is no limit.
     pub(in super::super) per_minute: u64,
 }

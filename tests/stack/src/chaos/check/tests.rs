@@ -16,6 +16,7 @@ fn row(number: u32, state: &str) -> Row {
         key: format!("key{number}"),
         state: state.to_owned(),
         call_sid: None,
+        campaign: None,
         end_reason: None,
     }
 }
@@ -234,7 +235,7 @@ fn calls_above_the_cap_are_found() {
     // A millisecond earlier: not.
     evidence.dials[1].time = at(99);
     let over = Violation::OverCap {
-        account: "acme".to_owned(),
+        whose: "acme".to_owned(),
         calls: 2,
         cap: 1,
         at: at(99),
@@ -260,7 +261,7 @@ fn connects_above_the_rate_are_found_in_any_sliding_minute() {
     assert_eq!(found(&evidence, &[]), (0, 0, 0));
     evidence.posts[0] = post(1, 99_999);
     let over = Violation::OverRate {
-        account: "acme".to_owned(),
+        whose: "acme".to_owned(),
         limit: 2,
         from: at(40_000),
     };
@@ -304,4 +305,104 @@ fn a_second_request_is_found_even_if_nothing_was_dialled() {
         second: at(40),
     };
     assert_eq!(found(&evidence, &[second]), (0, 0, 0));
+}
+
+const OURS: &str = "campaign_01980000000070008000000000000001";
+
+/// A campaign of two contacts: one was busy and then reached, the other is on the do-not-disturb register.
+fn of_campaign() -> Evidence {
+    let call = |number, attempt: &str, state: &str| Row {
+        key: format!("contact_{attempt}"),
+        campaign: Some(OURS.to_owned()),
+        ..row(number, state)
+    };
+    Evidence {
+        rows: vec![
+            call(1, "a:1", "busy"),
+            call(2, "a:2", "completed"),
+            call(3, "b:1", "failed"),
+        ],
+        dials: vec![dial(1, "s1", 0), dial(2, "s2", 70_000)],
+        ends: [("s1".to_owned(), at(100)), ("s2".to_owned(), at(70_100))].into(),
+        posts: vec![post(1, 0), post(2, 70_000), post(3, 140_000)],
+        campaigns: [(
+            OURS.to_owned(),
+            Campaign {
+                limits: Limits {
+                    concurrent: 1,
+                    per_minute: 1,
+                },
+                attempts: 2,
+                contacts: 2,
+            },
+        )]
+        .into(),
+        contacts: [("reached", 1), ("refused", 1)]
+            .map(|(state, count)| ((OURS.to_owned(), state.to_owned()), count))
+            .into(),
+        ..Evidence::default()
+    }
+}
+
+#[test]
+fn a_campaign_is_held_to_its_own_limits() {
+    assert_eq!(found(&of_campaign(), &[]), (0, 0, 0));
+    let mut evidence = of_campaign();
+    evidence.dials[1] = dial(2, "s2", 50);
+    evidence.posts[1] = post(2, 50);
+    let wanted = [
+        Violation::OverCap {
+            whose: OURS.to_owned(),
+            calls: 2,
+            cap: 1,
+            at: at(50),
+        },
+        Violation::OverRate {
+            whose: OURS.to_owned(),
+            limit: 1,
+            from: at(0),
+        },
+    ];
+    found(&evidence, &wanted);
+    // A call of somebody else is none of its.
+    evidence.rows[1].campaign = None;
+    found(&evidence, &[]);
+}
+
+#[test]
+fn a_contact_that_is_called_too_often_is_found() {
+    let mut evidence = of_campaign();
+    evidence.rows.push(Row {
+        key: "contact_a:3".to_owned(),
+        campaign: Some(OURS.to_owned()),
+        ..row(4, "completed")
+    });
+    evidence.dials.push(dial(4, "s4", 200_000));
+    let wanted = Violation::TooOften {
+        contact: "contact_a".to_owned(),
+        dials: 3,
+        allowed: 2,
+    };
+    found(&evidence, &[wanted]);
+}
+
+#[test]
+fn contacts_that_are_left_or_lost_are_found() {
+    let mut evidence = of_campaign();
+    evidence.contacts.remove(&(OURS.to_owned(), "refused".to_owned()));
+    let lost = |rows| Violation::ContactsLost {
+        campaign: OURS.to_owned(),
+        rows,
+        sent: 2,
+    };
+    found(&evidence, &[lost(1)]);
+    evidence.contacts.insert((OURS.to_owned(), "calling".to_owned()), 1);
+    let left = Violation::ContactsLeft {
+        campaign: OURS.to_owned(),
+        state: "calling".to_owned(),
+        count: 1,
+    };
+    found(&evidence, &[left]);
+    evidence.contacts.insert((OURS.to_owned(), "reached".to_owned()), 2);
+    assert!(check(&evidence).violations.contains(&lost(3)));
 }

@@ -35,16 +35,16 @@ pub(in super::super) enum Violation {
     EndWithoutDial { call: String, state: String },
     /// A row has the CallSid of something else than its own dial.
     ForeignSid { call: String, call_sid: String },
-    /// More calls at one time than an account allows.
+    /// More calls at one time than an account or a campaign allows.
     OverCap {
-        account: String,
+        whose: String,
         calls: u64,
         cap: u64,
         at: DateTime<Utc>,
     },
-    /// More connects within a minute than an account allows.
+    /// More connects within a minute than an account or a campaign allows.
     OverRate {
-        account: String,
+        whose: String,
         limit: u64,
         from: DateTime<Utc>,
     },
@@ -52,6 +52,16 @@ pub(in super::super) enum Violation {
     Unanswered { key: String },
     /// A request in order was refused for good.
     Refused { key: String, status: String },
+    /// A contact was dialled more often than the rules allow.
+    TooOften { contact: String, dials: u64, allowed: u64 },
+    /// Contacts were not called to the end.
+    ContactsLeft {
+        campaign: String,
+        state: String,
+        count: u64,
+    },
+    /// There are more or fewer contacts than were sent.
+    ContactsLost { campaign: String, rows: u64, sent: u64 },
 }
 
 impl Violation {
@@ -71,7 +81,10 @@ impl Violation {
             | Self::OverCap { .. }
             | Self::OverRate { .. }
             | Self::Unanswered { .. }
-            | Self::Refused { .. } => None,
+            | Self::Refused { .. }
+            | Self::TooOften { .. }
+            | Self::ContactsLeft { .. }
+            | Self::ContactsLost { .. } => None,
         }
     }
 }
@@ -98,25 +111,31 @@ impl fmt::Display for Violation {
             Self::ForeignSid { call, call_sid } => {
                 write!(f, "foreign CallSid: {call} has {call_sid}, not its own dial")
             }
-            Self::OverCap {
-                account,
-                calls,
-                cap,
-                at,
-            } => {
-                write!(
-                    f,
-                    "over the cap: account {account} had {calls} calls at {at}, {cap} are allowed"
-                )
+            Self::OverCap { whose, calls, cap, at } => {
+                write!(f, "over the cap: {whose} had {calls} calls at {at}, {cap} are allowed")
             }
-            Self::OverRate { account, limit, from } => {
+            Self::OverRate { whose, limit, from } => {
                 write!(
                     f,
-                    "over the rate: account {account} had more than {limit} connects in the minute from {from}"
+                    "over the rate: {whose} had more than {limit} connects in the minute from {from}"
                 )
             }
             Self::Unanswered { key } => write!(f, "no answer: the client of key {key} never got a definite one"),
             Self::Refused { key, status } => write!(f, "refused: key {key}: {status}"),
+            Self::TooOften {
+                contact,
+                dials,
+                allowed,
+            } => write!(
+                f,
+                "too often: {contact} was dialled {dials} times, {allowed} are allowed"
+            ),
+            Self::ContactsLeft { campaign, state, count } => {
+                write!(f, "contacts left: {count} of {campaign} are still {state}")
+            }
+            Self::ContactsLost { campaign, rows, sent } => {
+                write!(f, "lost contacts: {campaign} has {rows} rows, {sent} were sent")
+            }
         }
     }
 }
