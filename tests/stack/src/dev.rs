@@ -1,6 +1,7 @@
-//! `cargo dev`: the whole system on one machine, one call out and one call in, and what to try next.
+//! `cargo dev`: the whole system on one machine, one call out and one call in, or a campaign, and what to try next.
 
 mod arguments;
+mod campaign;
 mod demo;
 mod folder;
 mod sound;
@@ -17,7 +18,11 @@ use std::{
 use anyhow::Context as _;
 use clap::Parser as _;
 
-use self::{arguments::Arguments, demo::Demo, folder::Folder};
+use self::{
+    arguments::{Arguments, What},
+    demo::Demo,
+    folder::Folder,
+};
 use crate::{
     Keys, Registration, Stack,
     keys::random,
@@ -73,7 +78,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     let outcome = tokio::select! {
-        outcome = both_calls(arguments, &stack, &folder) => Some(outcome),
+        outcome = show(arguments, &stack, &folder) => Some(outcome),
         () = signals.recv() => None,
     };
     let code = match outcome {
@@ -82,14 +87,9 @@ async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             view::trouble(&error);
             ExitCode::FAILURE
         }
-        Some(Ok(demo)) => {
-            view::next_steps(&stack, &demo);
+        Some(Ok(good)) => {
             if arguments.once {
-                if demo.is_good() {
-                    ExitCode::SUCCESS
-                } else {
-                    ExitCode::FAILURE
-                }
+                if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
             } else {
                 view::waiting();
                 signals.recv().await;
@@ -166,8 +166,8 @@ async fn start(arguments: &Arguments, folder: &Folder, database_url: String) -> 
         .await
 }
 
-/// Registers, calls, and writes `dev.json` before and after.
-async fn both_calls(arguments: &Arguments, stack: &Stack, folder: &Folder) -> anyhow::Result<Demo> {
+/// Registers, calls, and writes `dev.json` before and after. Returns whether all was as it should be.
+async fn show(arguments: &Arguments, stack: &Stack, folder: &Folder) -> anyhow::Result<bool> {
     let mut registration = Registration::new("dev")?;
     if arguments.database_url.is_some() {
         // A database that is kept has the number of the run before.
@@ -175,14 +175,32 @@ async fn both_calls(arguments: &Arguments, stack: &Stack, folder: &Folder) -> an
         registration.phone.number = format!("+91804{unique:07}");
     }
     registration.greeting = Some(GREETING.to_vec());
-    registration.account.calls_per_minute = 60;
+    registration.account.calls_per_minute = match arguments.what {
+        What::Calls => 60,
+        // So that nobody waits for minutes.
+        What::Campaign => 600,
+    };
     let registered = stack.register(registration).await?;
     view::registered(&registered);
     let mut demo = Demo::new(registered);
     folder.write_json(&demo.describe(stack, folder))?;
-    demo.call(stack, folder).await?;
-    folder.write_json(&demo.describe(stack, folder))?;
-    Ok(demo)
+    match arguments.what {
+        What::Calls => {
+            demo.call(stack, folder).await?;
+            folder.write_json(&demo.describe(stack, folder))?;
+            let call = demo.ended.first().map(|ended| ended.call.id.as_str());
+            view::next_steps(stack, &demo.registered, call, None);
+            Ok(demo.is_good())
+        }
+        What::Campaign => {
+            let ended = campaign::run(stack, folder, &demo.registered).await?;
+            let mut json = demo.describe(stack, folder);
+            json["campaign"] = campaign::describe(folder.path(), &ended.id);
+            folder.write_json(&json)?;
+            view::next_steps(stack, &demo.registered, None, Some(&ended.id));
+            Ok(ended.bad.is_empty())
+        }
+    }
 }
 
 /// The keys of the run before; with a database that is kept, those that sealed what is in it win.

@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, path::PathBuf};
 
 use anyhow::{Context as _, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use tokio::net::TcpListener;
 
 use crate::{Ports, target};
@@ -32,6 +32,7 @@ State, in target/dev/ unless --state-dir says otherwise:
   dev.json         every address, the API key, the account token and the ids, for scripts
   log.txt          what the pieces log (RUST_LOG sets how much), postgres.log, what PostgreSQL logs
   outbound/ inbound/  what each side heard, as WAV
+  contacts.csv     whom a campaign calls; forecast.svg, how it should go; results.csv, how it went
   simulator/       ledger.jsonl (every dial), events.jsonl (everything on the wire)
   keys.json        the keys, kept for the next run
 
@@ -41,14 +42,18 @@ from PyPI into target/ (14 MB, once).
 Examples:
   cargo dev                      stays up until Ctrl-C
   cargo dev --once               ends after the calls; the exit code says whether all was well
+  cargo dev campaign             calls 200 people: some are busy, some do not answer, some must not be called
   cargo dev --port-base 20000    beside something that uses the default ports";
 
 /// Runs all of callbridge on this machine: PostgreSQL, an Exotel simulator, call-service, edge and echo-agent. Places one
-/// outbound call and takes one inbound call with real speech, shows what happens, and stays up for you to try more.
+/// outbound call and takes one inbound call with real speech, or runs a campaign, shows what happens, and stays up for you to try more.
 #[derive(Debug, Parser)]
 #[command(name = "cargo dev", bin_name = "cargo dev", after_help = AFTER)]
 pub(super) struct Arguments {
-    /// End after the two calls; fails when anything went wrong.
+    /// What to show.
+    #[arg(value_enum, default_value_t)]
+    pub(super) what: What,
+    /// End after it; fails when anything went wrong.
     #[arg(long)]
     pub(super) once: bool,
     /// Take the six ports from N on instead of the default ones.
@@ -61,6 +66,16 @@ pub(super) struct Arguments {
     /// Where state goes; two that run at one time need one each.
     #[arg(long, value_name = "FOLDER")]
     pub(super) state_dir: Option<PathBuf>,
+}
+
+/// What is shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum What {
+    /// One call out and one call in.
+    #[default]
+    Calls,
+    /// A campaign of 200 contacts, at any time of day.
+    Campaign,
 }
 
 impl Arguments {
@@ -123,6 +138,10 @@ mod tests {
         let moved = Arguments::parse_from(["dev", "--port-base", "20000"]).ports();
         assert_eq!((moved.grpc, moved.edge, moved.echo_agent), (20_000, 20_002, 20_005));
         assert_eq!(Arguments::parse_from(["dev"]).ports(), PORTS);
+        assert_eq!(
+            Arguments::parse_from(["dev", "campaign", "--once"]).what,
+            What::Campaign
+        );
         assert!(Arguments::try_parse_from(["dev", "--port-base", "65535"]).is_err());
     }
 
@@ -131,6 +150,7 @@ mod tests {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = taken.local_addr().unwrap().port();
         let arguments = Arguments {
+            what: What::Calls,
             once: false,
             port_base: Some(port),
             database_url: None,

@@ -1,15 +1,14 @@
 //! What is on the screen. Plain where it is no terminal, or `NO_COLOR` is set.
 
+pub(super) mod campaign;
+
 use std::{env, path::Path, process::ExitCode, time::Duration};
 
 use anstream::{eprintln, println};
 use callbridge_proto::call::v1::{Call, CallEvent, CallState};
 use owo_colors::OwoColorize as _;
 
-use super::{
-    demo::{Demo, Ended},
-    folder::Folder,
-};
+use super::{demo::Ended, folder::Folder};
 use crate::{Registered, Stack};
 
 /// A fact longer than this says nothing at a glance.
@@ -200,11 +199,11 @@ fn durations(call: &Call) -> String {
     parts.join(", ")
 }
 
-pub(super) fn next_steps(stack: &Stack, demo: &Demo) {
+/// Where things are, and what to try: with a call of before, and a campaign.
+pub(super) fn next_steps(stack: &Stack, registered: &Registered, call: Option<&str>, campaign: Option<&str>) {
     let (key, grpc) = (&stack.keys.api_key, stack.grpc_address());
-    let registered = &demo.registered;
     let auth = format!("-H 'authorization: Bearer {key}'");
-    let call = demo.ended.first().map_or("call_…", |ended| ended.call.id.as_str());
+    let call = call.unwrap_or("call_…");
     println!();
     println!("{}", "where things are".bold());
     let internal = |piece: &crate::Piece| {
@@ -243,7 +242,7 @@ pub(super) fn next_steps(stack: &Stack, demo: &Demo) {
         registered.account_sid, registered.phone_number
     );
     let service = "callbridge.call.v1.CallService";
-    for (what, command) in [
+    let mut commands = vec![
         ("what there is", format!("{grpcurl} {grpc} list")),
         ("the contract", format!("{grpcurl} {grpc} describe {service}")),
         (
@@ -265,7 +264,21 @@ pub(super) fn next_steps(stack: &Stack, demo: &Demo) {
                 stack.simulator_url()
             ),
         ),
-    ] {
+    ];
+    if let Some(id) = campaign {
+        let campaigns = "callbridge.campaign.v1.CampaignService";
+        let of = format!(r#"-d '{{"campaign_id": "{id}"}}' {grpc} {campaigns}"#);
+        commands.push(("see the campaign", format!("{grpcurl} {of}/GetCampaign")));
+        commands.push((
+            "send more contacts",
+            format!(
+                "CALLBRIDGE_API_KEY={key} cargo run -p callbridge-proto --example send_contacts -- --address http://{grpc} \
+                 --campaign {id} more.csv"
+            ),
+        ));
+        commands.push(("call them", format!("{grpcurl} {of}/ResumeCampaign")));
+    }
+    for (what, command) in commands {
         println!("  {}", format!("# {what}").dimmed());
         println!("  {command}");
     }
