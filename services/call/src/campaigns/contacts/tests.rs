@@ -121,6 +121,20 @@ fn a_cell_may_go_on_over_lines_and_a_forgotten_quote_costs_one() {
     assert!(found[1..].iter().all(|row| row.2.is_empty()));
 }
 
+#[test]
+fn a_cell_has_at_most_32_lines() {
+    let cell = |lines: usize| {
+        format!(
+            "number,address\n919812345678,\"{}\"\n919812345679,x\n",
+            vec!["x"; lines].join("\n")
+        )
+    };
+    assert_eq!(faults(cell(32)).len(), 2);
+    let found = faults(cell(33));
+    assert_eq!(found[0], (2, String::new(), "quote_not_closed"));
+    assert_eq!(found.last(), Some(&(35, String::new(), "")));
+}
+
 /// Each line closes the quote of the one before and opens another: the worst there is.
 #[test]
 fn quotes_that_never_end_take_bounded_work() {
