@@ -357,7 +357,7 @@ struct Locked {
 
 impl Locked {
     async fn campaign(conn: &mut AsyncPgConnection, id: CampaignId, call: &Call) -> Result<Option<Self>, Error> {
-        let Some(gate) = campaigns::gate::lock(conn, id, call.contact_id).await? else {
+        let Some(gate) = campaigns::gate::lock(conn, id, call.contact_id, call.id()).await? else {
             return Ok(None);
         };
         let rules = serde_json::from_value(gate.rules.clone())

@@ -28,16 +28,16 @@ use crate::{
     child::{Child, Death},
 };
 
-/// Name, calls at one time, dials a minute, priority, and the part of all contacts, in percent.
-const CAMPAIGNS: [(&str, u32, u32, i32, u64); 3] = [
-    ("wide", 0, 0, 0, 50),
-    ("narrow", 6, 0, 0, 30),
-    ("slow", 0, 1_200, 10, 20),
+/// Name, calls at one time, dials a minute, priority, the seconds after which a contact is tried again, and the part of all
+/// contacts, in percent. In one of them a contact is due again in the moment in which its call ended.
+const CAMPAIGNS: [(&str, u32, u32, i32, i64, u64); 4] = [
+    ("wide", 0, 0, 0, 2, 40),
+    ("hasty", 0, 0, 0, 0, 20),
+    ("narrow", 6, 0, 0, 2, 20),
+    ("slow", 0, 1_200, 10, 2, 20),
 ];
 /// A contact is tried again once, soon.
 const ATTEMPTS: u32 = 2;
-/// Seconds.
-const RETRY_AFTER: i64 = 2;
 /// Calls a second, as they are paced, and attempts of a contact: what the deaths are spread by.
 const PER_SECOND: f64 = 6_000.0 / 65.0;
 /// Deaths come within this part of the time that the calls take at least.
@@ -64,13 +64,13 @@ pub(super) async fn run(stage: &Stage<'_>, children: Vec<Child>) -> anyhow::Resu
     let mut dice = Dice::new(stage.part.seed, "campaigns", 0);
     let mut campaigns = BTreeMap::new();
     let mut first = 0;
-    for (name, concurrent, per_minute, priority, percent) in CAMPAIGNS {
+    for (name, concurrent, per_minute, priority, retry_after, percent) in CAMPAIGNS {
         let contacts = (stage.part.contacts * percent / 100).max(1);
         let limits = Limits {
             concurrent: concurrent.into(),
             per_minute: per_minute.into(),
         };
-        let id = create(stage, name, limits, priority).await?;
+        let id = create(stage, name, limits, priority, retry_after).await?;
         let given = Campaign {
             limits,
             attempts: ATTEMPTS.into(),
@@ -106,13 +106,19 @@ pub(super) async fn run(stage: &Stage<'_>, children: Vec<Child>) -> anyhow::Resu
     })
 }
 
-async fn create(stage: &Stage<'_>, name: &str, limits: Limits, priority: i32) -> anyhow::Result<String> {
+async fn create(
+    stage: &Stage<'_>,
+    name: &str,
+    limits: Limits,
+    priority: i32,
+    retry_after: i64,
+) -> anyhow::Result<String> {
     let member = stage.system.members.first().context("there is no account")?;
     let rules = Rules {
         max_concurrent_calls: i32::try_from(limits.concurrent)?,
         calls_per_minute: i32::try_from(limits.per_minute)?,
         windows: campaign::always_open(),
-        retries: Some(campaign::retries(i32::try_from(ATTEMPTS)?, RETRY_AFTER)),
+        retries: Some(campaign::retries(i32::try_from(ATTEMPTS)?, retry_after)),
         max_attempts: i32::try_from(ATTEMPTS)?,
         priority,
         ..Rules::default()

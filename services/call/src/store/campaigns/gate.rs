@@ -1,6 +1,6 @@
 //! What a claim of a campaign's call must know of its campaign, under the campaign's lock.
 
-use callbridge_proto::id::CampaignId;
+use callbridge_proto::id::{CallId, CampaignId};
 use chrono::{DateTime, Utc};
 use diesel::{
     OptionalExtension as _, QueryResult, QueryableByName, sql_query,
@@ -30,7 +30,7 @@ pub struct Gate {
     /// When its next dial is due.
     #[diesel(sql_type = Timestamptz)]
     pub next_at: DateTime<Utc>,
-    /// The contact's zone; empty is that of the rules. None: the contact is gone.
+    /// The contact's zone; empty is that of the rules. None: the contact is gone, or has another call.
     #[diesel(sql_type = Nullable<Text>)]
     pub zone: Option<String>,
     /// The database's time.
@@ -44,16 +44,18 @@ pub async fn lock(
     conn: &mut AsyncPgConnection,
     campaign: CampaignId,
     contact: Option<RawUuid>,
+    call: CallId,
 ) -> QueryResult<Option<Gate>> {
     let query = sql_query(
         "WITH held AS MATERIALIZED (
             SELECT state, rules, max_concurrent_calls, calls_per_minute FROM campaigns WHERE id = $1 FOR NO KEY UPDATE
         ) SELECT held.*, t.next_at, k.zone, clock_timestamp() AS now
         FROM held JOIN campaign_paces t ON t.campaign_id = $1
-        LEFT JOIN contacts k ON k.campaign_id = $1 AND k.id = $2",
+        LEFT JOIN contacts k ON k.campaign_id = $1 AND k.id = $2 AND k.call_id = $3 AND k.state = 'calling'",
     )
     .bind::<Uuid, _>(campaign.0)
-    .bind::<Nullable<Uuid>, _>(contact);
+    .bind::<Nullable<Uuid>, _>(contact)
+    .bind::<Uuid, _>(call.0);
     Prepared(query).get_result(conn).await.optional()
 }
 

@@ -69,7 +69,8 @@ pub async fn ended(conn: &mut AsyncPgConnection, limit: i64) -> QueryResult<Vec<
             WHERE id = k.call_id AND ended_at IS NOT NULL OFFSET 0
         ) c
         JOIN campaigns m ON m.id = k.campaign_id
-        WHERE k.state = 'calling'
+        -- Once more, for a contact that has got another call since the snapshot: only what stands here is looked at again.
+        WHERE k.state = 'calling' AND c.id = k.call_id
         LIMIT $1 FOR UPDATE OF k SKIP LOCKED",
     )
     .bind::<Int8, _>(limit);

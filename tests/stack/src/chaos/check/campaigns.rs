@@ -1,9 +1,9 @@
-//! What must hold of campaigns: each contact is taken once and dialled at most once for each attempt, none is left, and no
-//! campaign exceeds its own limits.
+//! What must hold of campaigns: each contact is taken once and dialled at most once for each attempt, never while it is on another
+//! call or after it was reached, none is left, and no campaign exceeds its own limits.
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Evidence, Row, Verdict, Violation, cap, named, rate};
+use super::{Dial, Evidence, Row, Verdict, Violation, cap, named, rate};
 
 /// A contact in one of these waits or has a call.
 const OPEN: [&str; 2] = ["pending", "calling"];
@@ -17,18 +17,26 @@ pub(super) fn check(evidence: &Evidence, rows: &HashMap<&str, &Row>, verdict: &m
         let posts = evidence.posts.iter().filter(|post| is_of(&post.custom_field));
         rate(id, campaign.limits.per_minute, posts.map(|post| post.time), verdict);
 
-        let mut of_contact: BTreeMap<&str, u64> = BTreeMap::new();
-        for row in dials.iter().filter_map(|dial| row_of(&dial.custom_field)) {
+        let mut of_contact: BTreeMap<&str, Vec<(&Dial, &Row)>> = BTreeMap::new();
+        for dial in &dials {
+            let Some(row) = row_of(&dial.custom_field) else {
+                continue;
+            };
             // The key names the contact and the attempt.
             let contact = row.key.split_once(':').map_or(row.key.as_str(), |(contact, _)| contact);
-            *of_contact.entry(contact).or_default() += 1;
+            of_contact.entry(contact).or_default().push((dial, row));
         }
-        for (contact, dials) in of_contact.into_iter().filter(|(_, dials)| *dials > campaign.attempts) {
-            verdict.violations.push(Violation::TooOften {
-                contact: contact.to_owned(),
-                dials,
-                allowed: campaign.attempts,
-            });
+        for (contact, mut dials) in of_contact {
+            let count = dials.len() as u64;
+            if count > campaign.attempts {
+                verdict.violations.push(Violation::TooOften {
+                    contact: contact.to_owned(),
+                    dials: count,
+                    allowed: campaign.attempts,
+                });
+            }
+            dials.sort_by_key(|(dial, _)| dial.time);
+            once_more(evidence, contact, &dials, verdict);
         }
 
         let mut rows = 0;
@@ -47,6 +55,24 @@ pub(super) fn check(evidence: &Evidence, rows: &HashMap<&str, &Row>, verdict: &m
                 campaign: id.clone(),
                 rows,
                 sent: campaign.contacts,
+            });
+        }
+    }
+}
+
+/// Finds a contact that was dialled while it was on another call, or after it was reached. The dials are in their order.
+fn once_more(evidence: &Evidence, contact: &str, dials: &[(&Dial, &Row)], verdict: &mut Verdict) {
+    for two in dials.windows(2) {
+        let [(before, earlier), (dial, row)] = two else {
+            continue;
+        };
+        let goes_on = evidence.ends.get(&before.call_sid).is_none_or(|end| *end > dial.time);
+        if goes_on || earlier.state == "completed" {
+            verdict.violations.push(Violation::OnceMore {
+                contact: contact.to_owned(),
+                first: earlier.call.clone(),
+                second: row.call.clone(),
+                at: dial.time,
             });
         }
     }

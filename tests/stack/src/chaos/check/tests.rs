@@ -362,6 +362,12 @@ fn a_campaign_is_held_to_its_own_limits() {
             limit: 1,
             from: at(0),
         },
+        Violation::OnceMore {
+            contact: "contact_a".to_owned(),
+            first: id(1),
+            second: id(2),
+            at: at(50),
+        },
     ];
     found(&evidence, &wanted);
     // A call of somebody else is none of its.
@@ -378,12 +384,38 @@ fn a_contact_that_is_called_too_often_is_found() {
         ..row(4, "completed")
     });
     evidence.dials.push(dial(4, "s4", 200_000));
-    let wanted = Violation::TooOften {
+    let too_often = Violation::TooOften {
         contact: "contact_a".to_owned(),
         dials: 3,
         allowed: 2,
     };
-    found(&evidence, &[wanted]);
+    let reached_before = Violation::OnceMore {
+        contact: "contact_a".to_owned(),
+        first: id(2),
+        second: id(4),
+        at: at(200_000),
+    };
+    found(&evidence, &[too_often, reached_before]);
+}
+
+#[test]
+fn a_contact_that_is_dialled_while_it_is_on_a_call_is_found() {
+    let once_more = Violation::OnceMore {
+        contact: "contact_a".to_owned(),
+        first: id(1),
+        second: id(2),
+        at: at(70_000),
+    };
+    let mut evidence = of_campaign();
+    evidence.ends.insert("s1".to_owned(), at(70_001));
+    assert!(check(&evidence).violations.contains(&once_more));
+    evidence.ends.remove("s1");
+    assert!(
+        check(&evidence).violations.contains(&once_more),
+        "a call without an end goes on"
+    );
+    evidence.ends.insert("s1".to_owned(), at(70_000));
+    found(&evidence, &[]);
 }
 
 #[test]

@@ -54,6 +54,13 @@ pub(in super::super) enum Violation {
     Refused { key: String, status: String },
     /// A contact was dialled more often than the rules allow.
     TooOften { contact: String, dials: u64, allowed: u64 },
+    /// A contact was dialled while its call before went on, or after that one reached it.
+    OnceMore {
+        contact: String,
+        first: String,
+        second: String,
+        at: DateTime<Utc>,
+    },
     /// Contacts were not called to the end.
     ContactsLeft {
         campaign: String,
@@ -76,6 +83,7 @@ impl Violation {
             | Self::ForeignSid { call, .. }
             | Self::AcceptedWithoutRow { call, .. } => Some(call),
             Self::OtherCall { row, .. } => Some(row),
+            Self::OnceMore { second, .. } => Some(second),
             Self::TwoRows { calls, .. } => calls.first().map(String::as_str),
             Self::DialWithoutRow { .. }
             | Self::OverCap { .. }
@@ -129,6 +137,15 @@ impl fmt::Display for Violation {
             } => write!(
                 f,
                 "too often: {contact} was dialled {dials} times, {allowed} are allowed"
+            ),
+            Self::OnceMore {
+                contact,
+                first,
+                second,
+                at,
+            } => write!(
+                f,
+                "once more: {contact} was dialled at {at} by {second}, while or after {first} had it"
             ),
             Self::ContactsLeft { campaign, state, count } => {
                 write!(f, "contacts left: {count} of {campaign} are still {state}")
