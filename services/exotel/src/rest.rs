@@ -52,6 +52,8 @@ pub struct Credentials {
 pub struct Limits {
     /// DNS, TCP and TLS together.
     pub connect: Duration,
+    /// The same for a dial that must not begin late.
+    pub connect_soon: Duration,
     /// A dial, from the first byte of DNS to the last of the body.
     pub dial: Duration,
     /// Any other request, likewise.
@@ -63,6 +65,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(3),
+            connect_soon: Duration::from_millis(600),
             dial: Duration::from_secs(38),
             read: Duration::from_secs(10),
         }
@@ -116,6 +119,8 @@ pub enum RestError {
 #[derive(Debug, Clone)]
 pub struct Client {
     dialer: reqwest::Client,
+    /// As `dialer`, with less time to connect.
+    hasty: reqwest::Client,
     reader: reqwest::Client,
 }
 
@@ -129,10 +134,10 @@ impl Client {
     pub fn with_limits(limits: Limits) -> Result<Self, RestError> {
         // An error means that a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = || {
+        let builder = |connect| {
             reqwest::Client::builder()
                 .user_agent(concat!("callbridge/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(limits.connect)
+                .connect_timeout(connect)
                 .redirect(redirect::Policy::none())
                 .referer(false)
                 .http1_only()
@@ -140,15 +145,21 @@ impl Client {
                 // A proxy's own failures would be taken for Exotel's.
                 .no_proxy()
         };
-        let dialer = builder()
-            .timeout(limits.dial)
-            .retry(reqwest::retry::never())
-            // hyper re-sends a request when a pooled connection turns out to be stale; a fresh one cannot be.
-            .pool_max_idle_per_host(0)
-            .build()
-            .map_err(RestError::Setup)?;
-        let reader = builder().timeout(limits.read).build().map_err(RestError::Setup)?;
-        Ok(Self { dialer, reader })
+        let dialer = |connect| {
+            builder(connect)
+                .timeout(limits.dial)
+                .retry(reqwest::retry::never())
+                // hyper re-sends a request when a pooled connection turns out to be stale; a fresh one cannot be.
+                .pool_max_idle_per_host(0)
+                .build()
+                .map_err(RestError::Setup)
+        };
+        let reader = builder(limits.connect).timeout(limits.read).build();
+        Ok(Self {
+            dialer: dialer(limits.connect)?,
+            hasty: dialer(limits.connect_soon)?,
+            reader: reader.map_err(RestError::Setup)?,
+        })
     }
 
     async fn get(

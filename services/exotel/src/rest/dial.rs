@@ -142,6 +142,15 @@ impl Client {
     ///
     /// The future must run to its end: dropping it leaves a call that may have been placed.
     pub async fn connect(&self, credentials: &Credentials, dial: &Dial) -> DialReport {
+        self.dial(&self.dialer, credentials, dial).await
+    }
+
+    /// The same with [`Limits::connect_soon`](super::Limits): a dial that cannot begin soon is not sent.
+    pub async fn connect_soon(&self, credentials: &Credentials, dial: &Dial) -> DialReport {
+        self.dial(&self.hasty, credentials, dial).await
+    }
+
+    async fn dial(&self, dialer: &reqwest::Client, credentials: &Credentials, dial: &Dial) -> DialReport {
         let span = tracing::info_span!(
             "exotel.connect",
             otel.kind = "client",
@@ -149,7 +158,7 @@ impl Client {
             http.response.status_code = field::Empty,
         );
         let begin = Instant::now();
-        let mut report = self.attempt(credentials, dial).instrument(span.clone()).await;
+        let mut report = attempt(dialer, credentials, dial).instrument(span.clone()).await;
         report.elapsed = begin.elapsed();
         span.record("exotel.outcome", report.outcome.word());
         if let Some(status) = report.http_status {
@@ -157,29 +166,29 @@ impl Client {
         }
         report
     }
+}
 
-    async fn attempt(&self, credentials: &Credentials, dial: &Dial) -> DialReport {
-        let url = Endpoint::parse(&credentials.subdomain)
-            .and_then(|endpoint| endpoint.url(&credentials.sid, &["Calls", "connect.json"]));
-        let (url, form) = match (url, dial.form(&credentials.sid)) {
-            (Ok(url), Ok(form)) => (url, form),
-            (Err(error), _) => return DialReport::not_sent(endpoint_reason(&error)),
-            (_, Err(reason)) => return DialReport::not_sent(reason),
-        };
-        let request = authorize(self.dialer.post(url).form(&form), credentials);
-        match exchange(request, DIAL_BODY).await {
-            Ok(answer) => DialReport::read(&answer),
-            Err(Failure {
-                reason, not_sent: true, ..
-            }) => DialReport::not_sent(reason),
-            Err(Failure {
-                reason, status, date, ..
-            }) => DialReport {
-                http_status: status,
-                server_date: date,
-                ..DialReport::new(DialOutcome::unknown(reason))
-            },
-        }
+async fn attempt(dialer: &reqwest::Client, credentials: &Credentials, dial: &Dial) -> DialReport {
+    let url = Endpoint::parse(&credentials.subdomain)
+        .and_then(|endpoint| endpoint.url(&credentials.sid, &["Calls", "connect.json"]));
+    let (url, form) = match (url, dial.form(&credentials.sid)) {
+        (Ok(url), Ok(form)) => (url, form),
+        (Err(error), _) => return DialReport::not_sent(endpoint_reason(&error)),
+        (_, Err(reason)) => return DialReport::not_sent(reason),
+    };
+    let request = authorize(dialer.post(url).form(&form), credentials);
+    match exchange(request, DIAL_BODY).await {
+        Ok(answer) => DialReport::read(&answer),
+        Err(Failure {
+            reason, not_sent: true, ..
+        }) => DialReport::not_sent(reason),
+        Err(Failure {
+            reason, status, date, ..
+        }) => DialReport {
+            http_status: status,
+            server_date: date,
+            ..DialReport::new(DialOutcome::unknown(reason))
+        },
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 fn client() -> Client {
     let limits = Limits {
         connect: Duration::from_secs(10),
+        connect_soon: Duration::from_millis(400),
         dial: Duration::from_secs(30),
         read: Duration::from_secs(30),
     };
@@ -25,6 +26,7 @@ fn client() -> Client {
 fn impatient() -> Client {
     let limits = Limits {
         connect: Duration::from_millis(400),
+        connect_soon: Duration::from_millis(400),
         dial: Duration::from_secs(2),
         read: Duration::from_millis(600),
     };

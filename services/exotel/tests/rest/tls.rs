@@ -1,10 +1,11 @@
 //! F17, F18: failures of the connector itself.
 
 use crate::{client, credentials, dial, impatient};
-use exotel::rest::DialOutcome;
+use exotel::rest::{Client, DialOutcome, Limits};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 #[tokio::test]
 async fn a_server_without_tls_is_not_sent() {
@@ -57,6 +58,23 @@ async fn a_handshake_that_hangs_is_not_sent() {
     let address = listener.local_addr().expect("address");
     let report = impatient()
         .connect(&credentials(format!("https://{address}")), &dial())
+        .await;
+    assert_eq!(
+        report.outcome,
+        DialOutcome::NotSent {
+            reason: "connect_timeout".into()
+        }
+    );
+    // F108: where a dial must not begin late, neither must its connect. Without its own limit it would be unknown.
+    let limits = Limits {
+        connect: Duration::from_mins(1),
+        connect_soon: Duration::from_millis(400),
+        dial: Duration::from_secs(2),
+        read: Duration::from_secs(2),
+    };
+    let report = Client::with_limits(limits)
+        .expect("client")
+        .connect_soon(&credentials(format!("https://{address}")), &dial())
         .await;
     assert_eq!(
         report.outcome,
