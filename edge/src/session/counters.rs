@@ -78,6 +78,8 @@ counters! {
     /// Milliseconds of the person's audio that a slow agent cost.
     dropped_in_ms,
 
+    /// Milliseconds of audio that came from the agent, whatever became of it.
+    agent_audio_ms,
     /// Milliseconds of the agent's audio beyond what is buffered.
     dropped_out_ms,
     /// Milliseconds of the agent's audio of interrupted turns.

@@ -132,6 +132,7 @@ impl Playout {
 
     /// Takes the agent's speech. What exceeds the limit is dropped and counted, and what belongs to an interrupted turn.
     pub fn audio(&mut self, now: Instant, generation: u64, pcm: &[u8], counters: &mut Counters) {
+        counters.agent_audio_ms += u64::from(pcm_ms(pcm.len(), self.agent_rate));
         if self.finishing || (generation != 0 && generation <= self.interrupted_generation) {
             counters.stale_out_ms += u64::from(pcm_ms(pcm.len(), self.agent_rate));
             return;

@@ -286,6 +286,7 @@ async fn an_agent_that_cannot_be_reached_ends_the_call() -> Result<()> {
     assert!(!speech(&received(&report.streams[0])?).is_empty(), "the apology");
     let events = story.events(&call.id).await?;
     assert!(!kinds(&events).contains(&"agent_connected"));
+    assert_eq!(quality(&call, "agent_audio_ms"), 0, "the apology is not the agent's");
     story.stack.shut_down().await
 }
 
@@ -320,6 +321,7 @@ async fn an_agent_that_dies_is_reached_again_once() -> Result<()> {
         (call.state(), quality(&call, "agent_retries")),
         (CallState::Completed, 1)
     );
+    assert!(quality(&call, "agent_audio_ms") > 0, "both agents spoke");
     let events = story.events(&call.id).await?;
     assert_eq!(
         kinds(&events).iter().filter(|kind| **kind == "agent_connected").count(),
