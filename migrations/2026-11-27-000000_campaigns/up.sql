@@ -153,10 +153,3 @@ ALTER TABLE calls
     -- When the campaign's hook said yes.
     ADD COLUMN hook_at timestamptz;
 ALTER TABLE calls ADD CONSTRAINT calls_campaign_id_fkey FOREIGN KEY (campaign_id) REFERENCES campaigns (id) NOT VALID;
-CREATE INDEX calls_campaign ON calls (campaign_id, id) WHERE campaign_id IS NOT NULL;
-CREATE INDEX calls_campaign_queued ON calls (campaign_id, due_at) WHERE campaign_id IS NOT NULL AND state = 'queued';
-CREATE INDEX calls_campaign_active ON calls (campaign_id)
-    WHERE campaign_id IS NOT NULL AND state IN ('dialing', 'unconfirmed', 'placed', 'ringing', 'in_progress');
--- An agent's slots, whichever accounts its calls are of.
-CREATE INDEX calls_active_agent ON calls (agent_id)
-    WHERE state IN ('dialing', 'unconfirmed', 'placed', 'ringing', 'in_progress');

@@ -1,5 +1,7 @@
 //! The schema's versions.
 
+use std::time::Duration;
+
 use diesel::{
     OptionalExtension as _, QueryableByName,
     migration::MigrationVersion,
@@ -9,12 +11,17 @@ use diesel::{
 };
 use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection as _};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use tokio::time::{sleep, timeout};
 
 use super::{Connector, DbError};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations");
 /// Any constant will do, as long as every version of this program uses the same.
 const LOCK: i64 = 0x6361_6c6c_6272_6467;
+
+/// How long a runner waits for another one, and how often it asks.
+const LOCK_WAIT: Duration = Duration::from_mins(1);
+const LOCK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How the database's schema compares with this program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +45,49 @@ pub async fn migrate(database_url: &str) -> Result<Vec<String>, DbError> {
     .await
 }
 
+/// Lets one runner work at a time, until its connection ends, however it ends. Others ask again and again: one that waited in a
+/// statement would be waited for by the concurrent build of an index, and neither would ever go on.
+async fn lock(conn: &mut AsyncPgConnection) -> Result<(), DbError> {
+    #[derive(QueryableByName)]
+    struct Locked {
+        #[diesel(sql_type = Bool)]
+        locked: bool,
+    }
+    let locked = async {
+        loop {
+            let lock = format!("SELECT pg_try_advisory_lock({LOCK}) AS locked");
+            if sql_query(lock).get_result::<Locked>(conn).await?.locked {
+                return Ok(());
+            }
+            sleep(LOCK_AGAIN).await;
+        }
+    };
+    timeout(LOCK_WAIT, locked).await.unwrap_or_else(|_| {
+        Err(DbError::Migration(
+            "another runner has migrated for a minute and goes on: wait for it, and try again".to_owned(),
+        ))
+    })
+}
+
+/// What a concurrent build left behind that was killed or refused: it is of no use, and in the way of the next build.
+async fn drop_invalid_indexes(conn: &mut AsyncPgConnection) -> Result<(), DbError> {
+    #[derive(QueryableByName)]
+    struct Invalid {
+        #[diesel(sql_type = Text)]
+        name: String,
+    }
+    let invalid: Vec<Invalid> = sql_query(
+        "SELECT i.indexrelid::regclass::text AS name FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+        WHERE NOT i.indisvalid AND c.relnamespace = current_schema()::regnamespace",
+    )
+    .load(conn)
+    .await?;
+    for index in invalid {
+        conn.batch_execute(&format!("DROP INDEX {}", index.name)).await?;
+    }
+    Ok(())
+}
+
 /// Takes every migration back, for the test of the down scripts.
 ///
 /// # Errors
@@ -54,9 +104,11 @@ async fn in_session<T: Send + 'static>(
     work: impl FnOnce(&mut AsyncMigrationHarness<AsyncPgConnection>) -> diesel::migration::Result<T> + Send + 'static,
 ) -> Result<T, DbError> {
     let mut conn = Connector::read(database_url, None)?.connect().await?;
-    // The lock ends with the connection, however this ends.
-    conn.batch_execute(&format!("SET lock_timeout = '60s'; SELECT pg_advisory_lock({LOCK})"))
+    // An index of a large table takes its time to build.
+    conn.batch_execute("SET lock_timeout = '60s'; SET statement_timeout = 0")
         .await?;
+    lock(&mut conn).await?;
+    drop_invalid_indexes(&mut conn).await?;
     let mut harness = AsyncMigrationHarness::new(conn);
     // The harness blocks, which a worker of the runtime must not.
     tokio::task::spawn_blocking(move || work(&mut harness).map_err(|error| error.to_string()))

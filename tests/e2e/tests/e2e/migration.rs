@@ -103,3 +103,26 @@ async fn a_migration_that_dies_half_way_is_run_again_from_its_start() -> Result<
     );
     Ok(())
 }
+
+/// F39: an index whose concurrent build was killed is there, of no use and in the way; the next runner builds it again. One that was
+/// built by a runner that died before it could say so is taken as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_was_half_built_is_built_again() -> Result<()> {
+    let postgres = shared_postgres().await?;
+    let url = postgres.create_database().await?;
+    let admin = session(&url).await?;
+    let whole = things(&admin).await?;
+    admin
+        .batch_execute(
+            "SET allow_system_table_mods = on;
+            UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'calls_campaign'::regclass",
+        )
+        .await?;
+    admin
+        .batch_execute("DELETE FROM __diesel_schema_migrations WHERE version IN ('20261127000001', '20261127000005')")
+        .await?;
+    assert_eq!(call_service::migrate(&url).await?.len(), 2);
+    assert_eq!(count(&admin, "pg_index WHERE NOT indisvalid").await?, 0);
+    assert_eq!(things(&admin).await?, whole);
+    Ok(())
+}
