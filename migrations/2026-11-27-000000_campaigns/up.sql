@@ -100,6 +100,11 @@ CREATE TABLE campaign_imports (
     campaign_id uuid NOT NULL REFERENCES campaigns (id),
     key text NOT NULL CHECK (length(key) BETWEEN 1 AND 128),
     caller text NOT NULL,
+    -- What is sent under the key: the file's hash, if it was told, whether contacts that are there are replaced, and the names of
+    -- the file's columns, a line for each (none: a list), once they are known. Another file needs another key.
+    sha256 bytea,
+    replaces boolean NOT NULL,
+    header text,
     -- The last line that was dealt with.
     line bigint NOT NULL DEFAULT 0,
     rows bigint NOT NULL DEFAULT 0,

@@ -1,13 +1,13 @@
 //! Taking contacts: rows as they come, committed in batches of bounded size, each with how far the import is. While one batch is
 //! being committed the next one is read. A stream that breaks off costs nothing but its last batch, and is sent again.
 
-use std::{mem, sync::Arc};
+use std::{mem, sync::Arc, time::Duration};
 
 use callbridge_proto::{campaign::v1::NewContact, id::CampaignId};
 use diesel_async::AsyncConnection as _;
 use ring::digest::{Context, SHA256};
 use serde_json::json;
-use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle};
+use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle, time::Instant};
 use tokio_postgres::Client;
 use tracing::info;
 
@@ -29,6 +29,8 @@ use crate::{
 const BATCH_ROWS: i64 = 10_000;
 /// The same in bytes, whatever the rows are.
 const BATCH_BYTES: usize = 2 * 1024 * 1024;
+/// Rows of a slow stream are committed so often, which is also how it is known that it goes on.
+const FLUSH_EVERY: Duration = Duration::from_secs(10);
 /// Problems that are told one by one.
 const MOST_TOLD: usize = 1_000;
 /// Contacts of one message.
@@ -93,6 +95,9 @@ pub struct Importing {
     hand: Hand,
     resumed_after: i64,
     line: i64,
+    /// What was sent under the key before, or is now: see [`Import::header`].
+    columns: Option<String>,
+    flushed: Instant,
     hash: Context,
     _permit: OwnedSemaphorePermit,
 }
@@ -108,7 +113,7 @@ pub enum Begun {
 /// Begins an import, or goes on with it.
 ///
 /// # Errors
-/// `NotFound`, Precondition (`CAMPAIGN_OVER`), Exhausted (`TOO_MANY_IMPORTS`).
+/// `NotFound`, Precondition (`CAMPAIGN_OVER`), `AlreadyExists` (`IMPORT_KEY_REUSED`), Exhausted (`TOO_MANY_IMPORTS`).
 pub async fn begin(app: &Arc<App>, caller: &str, header: Header) -> Result<Begun, Error> {
     let permit = Arc::clone(&app.import_permits).try_acquire_owned().map_err(|_| {
         Error::exhausted(
@@ -117,13 +122,24 @@ pub async fn begin(app: &Arc<App>, caller: &str, header: Header) -> Result<Begun
         )
     })?;
     let mut conn = app.db.conn().await?;
-    let campaign = campaigns::find(&mut conn, header.campaign)
-        .await?
-        .ok_or_else(|| Error::not_found("campaign", header.campaign))?;
-    if State::of(&campaign.state) == Some(State::Aborted) {
-        return Err(control::over(header.campaign));
-    }
-    let import = imports::begin(&mut conn, header.campaign, &header.key, caller).await?;
+    let import = conn
+        .transaction::<_, Error, _>(async |conn| {
+            // The lock that a finish takes: it comes before, or sees that contacts are being sent.
+            let campaign = campaigns::lock(conn, header.campaign)
+                .await?
+                .ok_or_else(|| Error::not_found("campaign", header.campaign))?;
+            if State::of(&campaign.state) == Some(State::Aborted) {
+                return Err(control::over(header.campaign));
+            }
+            let key = (header.campaign, header.key.as_str());
+            let import = imports::begin(conn, key, caller, header.sha256.as_deref(), header.policy).await?;
+            let same_file = header.sha256.is_none() || header.sha256 == import.sha256;
+            if !same_file || import.replaces != (header.policy == WhenDuplicate::Replace) {
+                return Err(reused());
+            }
+            Ok(import)
+        })
+        .await?;
     drop(conn);
     let resumed_after = import.rows;
     if import.finished {
@@ -145,6 +161,8 @@ pub async fn begin(app: &Arc<App>, caller: &str, header: Header) -> Result<Begun
         pending: Import::default(),
         resumed_after,
         line: import.line,
+        columns: import.header.clone(),
+        flushed: Instant::now(),
         hand: Hand::Idle(Box::new(Writer { client, import })),
         hash: Context::new(&SHA256),
         header,
@@ -152,11 +170,20 @@ pub async fn begin(app: &Arc<App>, caller: &str, header: Header) -> Result<Begun
     })))
 }
 
+/// What is known of the first file would be taken for true of the second.
+fn reused() -> Error {
+    Error::already_exists(
+        "IMPORT_KEY_REUSED",
+        "another file, or the same one with another when_duplicate, was sent with this key: use a new key",
+    )
+}
+
 impl Importing {
     /// Takes a piece of a file.
     ///
     /// # Errors
-    /// Invalid: the file is of no use, or contacts came before. Of the database.
+    /// Invalid: the file is of no use, or contacts came before. `AlreadyExists`: its columns are not those that were sent before.
+    /// Of the database.
     pub async fn csv(&mut self, piece: &[u8]) -> Result<(), Error> {
         if matches!(self.form, Form::Unknown) {
             let known = u64::try_from(self.line).unwrap_or(0);
@@ -170,19 +197,32 @@ impl Importing {
             .push(piece, &mut self.rows)
             .map_err(|error| Error::invalid("csv_chunk", error.to_string()))?;
         let decided = i64::try_from(reader.decided()).unwrap_or(i64::MAX);
+        let columns = reader.columns().map(|columns| columns.join("\n"));
+        if let Some(columns) = columns {
+            self.are_columns(&columns)?;
+        }
         self.take(decided).await
+    }
+
+    fn are_columns(&mut self, columns: &str) -> Result<(), Error> {
+        if *self.columns.get_or_insert_with(|| columns.to_owned()) == columns {
+            Ok(())
+        } else {
+            Err(reused())
+        }
     }
 
     /// Takes some contacts.
     ///
     /// # Errors
-    /// Invalid: too many at one time, or a file came before. Of the database.
+    /// Invalid: too many at one time, or a file came before. `AlreadyExists`: a file was sent before. Of the database.
     pub async fn list(&mut self, contacts: &[NewContact]) -> Result<(), Error> {
         if contacts.len() > MOST_OF_LIST {
             return Err(Error::invalid("contacts", "are at most 500 in one message"));
         }
         if matches!(self.form, Form::Unknown) {
             self.form = Form::List(0);
+            self.are_columns("")?;
         }
         let Form::List(place) = &mut self.form else {
             return Err(Error::invalid("contacts", "are not sent together with csv_chunk"));
@@ -278,7 +318,8 @@ impl Importing {
             }
         }
         self.line = decided;
-        if self.pending.rows >= BATCH_ROWS || self.copy.len() >= BATCH_BYTES {
+        let is_late = self.pending.rows > 0 && self.flushed.elapsed() >= FLUSH_EVERY;
+        if self.pending.rows >= BATCH_ROWS || self.copy.len() >= BATCH_BYTES || is_late {
             self.flush().await?;
         }
         Ok(())
@@ -289,7 +330,11 @@ impl Importing {
         let mut writer = self.writer().await?;
         let mut batch = mem::take(&mut self.batch);
         batch.copy = self.copy.take();
-        let pending = mem::take(&mut self.pending);
+        let pending = Import {
+            header: self.columns.clone(),
+            ..mem::take(&mut self.pending)
+        };
+        self.flushed = Instant::now();
         let (header, line) = (self.header.clone(), self.line);
         self.hand = Hand::Busy(self.app.tasks.spawn(async move {
             writer.commit(&header, batch, pending, line).await?;
@@ -346,6 +391,7 @@ impl Writer {
 /// How far an import is after a batch.
 fn after(mut import: Import, pending: Import, committed: &imports::Committed, staged: i64, line: i64) -> Import {
     import.line = line;
+    import.header = pending.header;
     import.rows += pending.rows;
     import.accepted += committed.accepted;
     import.duplicates += staged - committed.accepted;

@@ -147,7 +147,8 @@ table! {
 }
 table! {
     campaign_imports (campaign_id, key) {
-        campaign_id -> Uuid, key -> Text, caller -> Text, line -> Int8, rows -> Int8, accepted -> Int8, duplicates -> Int8,
+        campaign_id -> Uuid, key -> Text, caller -> Text, sha256 -> Nullable<Bytea>, replaces -> Bool,
+        header -> Nullable<Text>, line -> Int8, rows -> Int8, accepted -> Int8, duplicates -> Int8,
         rejected -> Int8, problems -> Jsonb, problems_cut -> Bool, created_at -> Timestamptz, updated_at -> Timestamptz,
         finished_at -> Nullable<Timestamptz>,
     }

@@ -9,13 +9,14 @@ use data_encoding::HEXLOWER;
 use e2e::{
     PATIENCE, Story,
     campaign::{always, messages, numbers},
-    invalid, quick, refusal, registration,
+    invalid, quick, refusal, refused, registration,
 };
 use exotel_sim::Outcome;
 use ring::digest::{SHA256, digest};
 use runtime::Tasks;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 
 use crate::outbound::short;
 
@@ -208,5 +209,49 @@ async fn an_import_that_broke_off_goes_on_where_it_was() -> Result<()> {
         forecast.calls
     );
     assert!(forecast.chart_svg.starts_with("<svg"));
+    story.stack.shut_down().await
+}
+
+/// A key is of one file, sent in one way: what is known of that one is not taken for true of another.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_file_needs_another_key() -> Result<()> {
+    let story = Story::start().await?;
+    let campaign = story.campaign("one", story.settings(always())).await?;
+    let file = b"number,name\n+919813000001,Asha\n";
+    let hash = |file: &[u8]| HEXLOWER.encode(digest(&SHA256, file).as_ref());
+    let hashed = |file: &[u8]| ImportHeader {
+        sha256: hash(file),
+        ..header(&campaign.id, "hashed")
+    };
+    send(&story, hashed(file), file).await?;
+    let other = b"number,name\n+919813000002,Ravi\n";
+    let replaced = ImportHeader {
+        when_duplicate: DuplicatePolicy::Replace.into(),
+        ..hashed(file)
+    };
+    for (header, file) in [(hashed(other), &other[..]), (replaced, file)] {
+        let status = send(&story, header, file).await.err().context("it was taken")?;
+        assert_eq!(refusal(&status), refused(Code::AlreadyExists, "IMPORT_KEY_REUSED"));
+    }
+
+    // Without a hash the columns tell. The first stream breaks off when a row was committed.
+    let broken = format!("number,name\n{}", "+919813000003,Mina\n".repeat(12_000));
+    let begun = messages(header(&campaign.id, "open"), broken.as_bytes());
+    let breaking = tokio_stream::iter(begun.into_iter().chain([AddContactsRequest::default()]));
+    let mut campaigns = story.stack.clients().campaigns();
+    campaigns.add_contacts(breaking).await.err().context("it was taken")?;
+    stack::poll("its first rows", PATIENCE, async || {
+        match story.count("campaign_imports WHERE key = 'open' AND line > 0").await {
+            Ok(1) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    let others = broken.replace("name", "city");
+    let status = send(&story, header(&campaign.id, "open"), others.as_bytes()).await;
+    let status = status.err().context("it was taken")?;
+    assert_eq!(refusal(&status), refused(Code::AlreadyExists, "IMPORT_KEY_REUSED"));
+    let report = send(&story, header(&campaign.id, "open"), broken.as_bytes()).await?;
+    assert_eq!((report.rows, report.accepted), (12_000, 1));
     story.stack.shut_down().await
 }

@@ -142,7 +142,9 @@ impl Contact {
                 && !name.contains('\0')
                 && !value.contains('\0');
             if !fits || place >= MOST_VARIABLES || bytes > MOST_VARIABLE_BYTES {
-                return Err(problem(name, Fault::Variable));
+                // What cannot be a name is no name of a column either: it may be long, or unfit for a report.
+                let column = if is_name(name) { name } else { "variables" };
+                return Err(problem(column, Fault::Variable));
             }
         }
         // Texts always have a JSON form.
@@ -154,6 +156,11 @@ impl Contact {
             variables,
         })
     }
+}
+
+/// Whether a column or a variable can have this name.
+pub(super) fn is_name(name: &str) -> bool {
+    (1..=MOST_NAME_CHARS).contains(&name.chars().count()) && !name.chars().any(char::is_control)
 }
 
 impl From<NumberError> for Fault {

@@ -3,7 +3,7 @@
 use exotel::PhoneNumber;
 
 use super::{
-    contact::{MOST_NAME_CHARS, MOST_VARIABLES},
+    contact::{MOST_NAME_CHARS, MOST_VARIABLES, is_name},
     records::{Cells, Record},
 };
 
@@ -87,7 +87,7 @@ pub(super) fn read(record: Record<'_>) -> Result<Vec<Column>, FileError> {
         let column = match name.to_ascii_lowercase().as_str() {
             "number" | "phone" | "to" => Column::Number,
             "zone" => Column::Zone,
-            _ if fits(name) => Column::Variable((*name).to_owned()),
+            _ if is_name(name) => Column::Variable((*name).to_owned()),
             _ => return Err(FileError::BadName(place)),
         };
         if columns.contains(&column) {
@@ -108,8 +108,4 @@ fn names(cells: Cells<'_>) -> Result<Vec<&str>, FileError> {
         .map(|cell| std::str::from_utf8(cell).map(str::trim))
         .collect::<Result<_, _>>()
         .map_err(|_| FileError::Encoding)
-}
-
-fn fits(name: &str) -> bool {
-    (1..=MOST_NAME_CHARS).contains(&name.chars().count()) && !name.chars().any(char::is_control)
 }

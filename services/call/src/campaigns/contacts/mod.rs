@@ -73,6 +73,12 @@ impl Reader {
         reader.finish(rows)
     }
 
+    /// The names of the columns, once they were read; none of them has a control character.
+    pub fn columns(&self) -> Option<Vec<&str>> {
+        let columns = self.rows.columns.as_ref()?;
+        Some(columns.iter().map(Column::name).collect())
+    }
+
     /// The last line of which, and of all before, nothing is left to be said. Whoever keeps it with the rows so far reads on with
     /// [`Reader::after`].
     pub fn decided(&self) -> u64 {

@@ -156,6 +156,22 @@ fn lines_end_as_they_do_anywhere() {
     }
 }
 
+/// What cannot be a variable's name is in no report either, which is kept as JSON and is bounded.
+#[test]
+fn a_name_that_is_none_is_not_told() {
+    let long = "n".repeat(256 * 1024);
+    let control = "a\u{0}b";
+    for (name, value, told) in [
+        (long.as_str(), "1", "variables"),
+        (control, "1", "variables"),
+        ("", "1", "variables"),
+        ("name", "1\u{0}2", "name"),
+    ] {
+        let problem = Contact::read(1, "919812345678", "", [(name, value)].into_iter()).unwrap_err();
+        assert_eq!((problem.column.as_str(), problem.fault), (told, Fault::Variable));
+    }
+}
+
 #[test]
 fn variables_are_bounded_as_a_calls_metadata_is() {
     let many: Vec<String> = (0..40).map(|index| format!("v{index}")).collect();

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use callbridge_proto::id::CampaignId;
 use diesel::{
     QueryResult, QueryableByName, sql_query,
-    sql_types::{Bool, Int8, Jsonb, Text, Uuid},
+    sql_types::{Bool, Bytea, Int8, Jsonb, Nullable, Text, Uuid},
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,9 @@ pub struct Problem {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the columns are documented in the migrations")]
 pub struct Import {
+    pub sha256: Option<Vec<u8>>,
+    pub replaces: bool,
+    pub header: Option<String>,
     pub line: i64,
     pub rows: i64,
     pub accepted: i64,
@@ -73,6 +76,12 @@ pub enum WhenDuplicate {
 
 #[derive(QueryableByName)]
 struct Row {
+    #[diesel(sql_type = Nullable<Bytea>)]
+    sha256: Option<Vec<u8>>,
+    #[diesel(sql_type = Bool)]
+    replaces: bool,
+    #[diesel(sql_type = Nullable<Text>)]
+    header: Option<String>,
     #[diesel(sql_type = Int8)]
     line: i64,
     #[diesel(sql_type = Int8)]
@@ -91,19 +100,32 @@ struct Row {
     finished: bool,
 }
 
-/// Begins an import, or finds how far it is.
-pub async fn begin(conn: &mut AsyncPgConnection, campaign: CampaignId, key: &str, caller: &str) -> QueryResult<Import> {
+/// Begins an import, or finds how far it is, and what was sent then.
+pub async fn begin(
+    conn: &mut AsyncPgConnection,
+    (campaign, key): (CampaignId, &str),
+    caller: &str,
+    sha256: Option<&[u8]>,
+    policy: WhenDuplicate,
+) -> QueryResult<Import> {
     let row: Row = sql_query(
-        "INSERT INTO campaign_imports AS i (campaign_id, key, caller) VALUES ($1, $2, $3)
-        ON CONFLICT (campaign_id, key) DO UPDATE SET updated_at = clock_timestamp()
-        RETURNING line, rows, accepted, duplicates, rejected, problems, problems_cut, finished_at IS NOT NULL AS finished",
+        "INSERT INTO campaign_imports AS i (campaign_id, key, caller, sha256, replaces) VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT (campaign_id, key) DO UPDATE
+            SET updated_at = clock_timestamp(), sha256 = coalesce(i.sha256, excluded.sha256)
+        RETURNING sha256, replaces, header, line, rows, accepted, duplicates, rejected, problems, problems_cut,
+            finished_at IS NOT NULL AS finished",
     )
     .bind::<Uuid, _>(campaign.0)
     .bind::<Text, _>(key)
     .bind::<Text, _>(caller)
+    .bind::<Nullable<Bytea>, _>(sha256)
+    .bind::<Bool, _>(policy == WhenDuplicate::Replace)
     .get_result(conn)
     .await?;
     Ok(Import {
+        sha256: row.sha256,
+        replaces: row.replaces,
+        header: row.header,
         line: row.line,
         rows: row.rows,
         accepted: row.accepted,

@@ -96,7 +96,7 @@ pub async fn commit(
     transaction
         .execute(
             "UPDATE campaign_imports SET line = $3, rows = $4, accepted = $5, duplicates = $6, rejected = $7,
-                problems = ($8::text)::jsonb, problems_cut = $9, updated_at = clock_timestamp()
+                problems = ($8::text)::jsonb, problems_cut = $9, header = $10, updated_at = clock_timestamp()
             WHERE campaign_id = $1 AND key = $2",
             &[
                 &campaign.0,
@@ -108,6 +108,7 @@ pub async fn commit(
                 &after.rejected,
                 &problems,
                 &after.problems_cut,
+                &after.header,
             ],
         )
         .await?;
