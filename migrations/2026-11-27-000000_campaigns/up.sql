@@ -132,6 +132,19 @@ CREATE TABLE suppressions (
 CREATE UNIQUE INDEX suppressions_of_all ON suppressions (number) WHERE campaign_id IS NULL;
 CREATE UNIQUE INDEX suppressions_of_campaign ON suppressions (campaign_id, number) WHERE campaign_id IS NOT NULL;
 
+-- Who put which number on a list, and who took it off. Only ever appended to.
+CREATE TABLE suppression_history (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    type text NOT NULL CHECK (type IN ('added', 'removed')),
+    by text NOT NULL,
+    number text NOT NULL,
+    campaign_id uuid,
+    reason text NOT NULL,
+    expires_at timestamptz
+);
+CREATE INDEX suppression_history_number ON suppression_history (number);
+
 -- What a change adds to a campaign's counts, written with the change. Folded into campaign_counts by and by.
 CREATE TABLE campaign_deltas (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

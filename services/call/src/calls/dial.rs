@@ -57,9 +57,6 @@ const UNTOLD_PAUSE: Duration = Duration::from_secs(10);
 /// A status callback may come this long after the latest end of the call.
 const CALLBACK_LATE: TimeDelta = TimeDelta::hours(25);
 
-/// Why a number is on the list of all campaigns: Exotel refused it by the do-not-disturb register, and would do so again.
-const DND: &str = "exotel_dnd";
-
 /// Everything that a dial needs and that is looked up before it is committed.
 pub struct Plan {
     /// The call.
@@ -315,7 +312,7 @@ async fn write(
                     campaign: None,
                     numbers: &[plan.customer.expose().to_owned()],
                     ids: &[app.clock.new_uuid()],
-                    reason: DND,
+                    reason: numbers::DND,
                     by: "callbridge",
                     expires_at: None,
                 };

@@ -54,8 +54,8 @@ pub async fn add(
 ///
 /// # Errors
 /// Of the database.
-pub async fn remove(app: &App, campaign: Option<CampaignId>, numbers: &[String]) -> Result<usize, Error> {
-    Ok(numbers::release(&mut *app.db.conn().await?, campaign, numbers).await?)
+pub async fn remove(app: &App, by: &str, campaign: Option<CampaignId>, numbers: &[String]) -> Result<i64, Error> {
+    Ok(numbers::release(&mut *app.db.conn().await?, by, campaign, numbers).await?)
 }
 
 /// A page, oldest first.

@@ -292,12 +292,13 @@ impl CampaignService for Service {
         &self,
         request: Request<api::RemoveSuppressionsRequest>,
     ) -> Answer<api::RemoveSuppressionsResponse> {
+        let caller = Principal::of(&request)?.name;
         let request = request.into_inner();
         let campaign = campaign_id(&request.campaign_id)?;
         let mut wrong = Violations::new();
         let numbers = numbers(&mut wrong, &request.numbers);
         wrong.finish()?;
-        let removed = suppress::remove(&self.0, campaign, &numbers).await?;
+        let removed = suppress::remove(&self.0, &caller, campaign, &numbers).await?;
         Ok(Response::new(api::RemoveSuppressionsResponse {
             removed: i32::try_from(removed).unwrap_or(i32::MAX),
         }))

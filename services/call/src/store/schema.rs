@@ -160,6 +160,14 @@ table! {
     }
 }
 table! {
+    suppression_history (id) {
+        id -> Int8, at -> Timestamptz,
+        #[sql_name = "type"]
+        kind -> Text,
+        by -> Text, number -> Text, campaign_id -> Nullable<Uuid>, reason -> Text, expires_at -> Nullable<Timestamptz>,
+    }
+}
+table! {
     campaign_deltas (id) { id -> Int8, campaign_id -> Uuid, word -> Text, n -> Int8, at -> Timestamptz, }
 }
 table! {

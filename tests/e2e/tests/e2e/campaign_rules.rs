@@ -195,6 +195,18 @@ async fn refused_and_listed_numbers_are_not_called() -> Result<()> {
         .list_suppressions(ListSuppressionsRequest::default())
         .await?
         .into_inner();
+    // Whoever adds it for a while does not end what Exotel said.
+    let for_a_while = AddSuppressionsRequest {
+        campaign_id: String::new(),
+        numbers: vec![person(0)],
+        reason: "for a while".to_owned(),
+        expires_at: Some(prost_types::Timestamp {
+            seconds: runtime::Clock::system().now().timestamp() + 600,
+            nanos: 0,
+        }),
+    };
+    assert_eq!(campaigns.add_suppressions(for_a_while).await?.into_inner().added, 0);
+    assert_eq!(story.count("suppressions WHERE expires_at IS NULL").await?, 1);
     let listed: Vec<_> = listed
         .suppressions
         .iter()
@@ -215,6 +227,10 @@ async fn refused_and_listed_numbers_are_not_called() -> Result<()> {
         numbers: vec![person(3)],
     };
     assert_eq!(campaigns.remove_suppressions(off).await?.into_inner().removed, 1);
+    for (kind, number) in [("added", person(0)), ("added", person(3)), ("removed", person(3))] {
+        let kept = format!("suppression_history WHERE type = '{kind}' AND number = '{number}' AND by <> ''");
+        assert_eq!(story.count(&kept).await?, 1, "{kind}");
+    }
     let file = numbers([0, 2, 3, 4].map(person));
     story.add_contacts(&second.id, "file", file.as_bytes()).await?;
     story.start_campaign(&second.id).await?;

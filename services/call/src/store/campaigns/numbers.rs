@@ -12,6 +12,9 @@ use uuid::Uuid as RawUuid;
 
 use crate::store::{prepared::Prepared, schema::suppressions};
 
+/// Why a number is on the list of all campaigns: Exotel refused it by the do-not-disturb register, and would do so again.
+pub const DND: &str = "exotel_dnd";
+
 /// How a number stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, QueryableByName)]
 pub struct Number {
@@ -96,23 +99,32 @@ pub struct Listing<'a> {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// Puts numbers on a list. One that is there gets the new reason and end. Returns how many were not there.
+#[derive(QueryableByName)]
+struct Changed {
+    #[diesel(sql_type = Int8)]
+    n: i64,
+}
+
+/// Puts numbers on a list, and that on its history. One that is there stays for as long as the longer of both says, and what Exotel
+/// refused stays so. Returns how many were not there.
 pub async fn suppress(conn: &mut AsyncPgConnection, listing: Listing<'_>) -> QueryResult<i64> {
-    #[derive(QueryableByName)]
-    struct Added {
-        #[diesel(sql_type = Bool)]
-        added: bool,
-    }
     let conflict = match listing.campaign {
         None => "(number) WHERE campaign_id IS NULL",
         Some(_) => "(campaign_id, number) WHERE campaign_id IS NOT NULL",
     };
-    let rows: Vec<Added> = sql_query(format!(
-        "INSERT INTO suppressions (id, number, campaign_id, reason, by, expires_at)
-        SELECT DISTINCT ON (n.number) n.id, n.number, $3, $4, $5, $6 FROM unnest($1, $2) AS n (id, number)
-        ON CONFLICT {conflict} DO UPDATE
-            SET reason = excluded.reason, by = excluded.by, expires_at = excluded.expires_at
-        RETURNING xmax = 0 AS added"
+    let changed: Changed = sql_query(format!(
+        "WITH listed AS (
+            INSERT INTO suppressions AS s (id, number, campaign_id, reason, by, expires_at)
+            SELECT DISTINCT ON (n.number) n.id, n.number, $3, $4, $5, $6 FROM unnest($1, $2) AS n (id, number)
+            ON CONFLICT {conflict} DO UPDATE
+                SET reason = excluded.reason, by = excluded.by, expires_at = excluded.expires_at
+                WHERE s.reason <> $7 AND (excluded.reason = $7
+                    OR coalesce(excluded.expires_at, 'infinity') > coalesce(s.expires_at, 'infinity'))
+            RETURNING s.*, s.xmax = 0 AS is_new
+        ), kept AS (
+            INSERT INTO suppression_history (type, by, number, campaign_id, reason, expires_at)
+            SELECT 'added', by, number, campaign_id, reason, expires_at FROM listed
+        ) SELECT count(*) FILTER (WHERE is_new) AS n FROM listed"
     ))
     .bind::<Array<Uuid>, _>(listing.ids)
     .bind::<Array<Text>, _>(listing.numbers)
@@ -120,30 +132,33 @@ pub async fn suppress(conn: &mut AsyncPgConnection, listing: Listing<'_>) -> Que
     .bind::<Text, _>(listing.reason)
     .bind::<Text, _>(listing.by)
     .bind::<Nullable<Timestamptz>, _>(listing.expires_at)
-    .load(conn)
+    .bind::<Text, _>(DND)
+    .get_result(conn)
     .await?;
-    Ok(i64::try_from(rows.iter().filter(|row| row.added).count()).unwrap_or(i64::MAX))
+    Ok(changed.n)
 }
 
-/// Takes numbers off a list. Returns how many were on it.
+/// Takes numbers off a list, and puts on its history who did. Returns how many were on it.
 pub async fn release(
     conn: &mut AsyncPgConnection,
+    by: &str,
     campaign: Option<CampaignId>,
     numbers: &[String],
-) -> QueryResult<usize> {
-    let listed = suppressions::table.filter(suppressions::number.eq_any(numbers));
-    match campaign {
-        Some(id) => {
-            diesel::delete(listed.filter(suppressions::campaign_id.eq(id.0)))
-                .execute(conn)
-                .await
-        }
-        None => {
-            diesel::delete(listed.filter(suppressions::campaign_id.is_null()))
-                .execute(conn)
-                .await
-        }
-    }
+) -> QueryResult<i64> {
+    let changed: Changed = sql_query(
+        "WITH released AS (
+            DELETE FROM suppressions WHERE number = ANY($1) AND campaign_id IS NOT DISTINCT FROM $2 RETURNING *
+        ), kept AS (
+            INSERT INTO suppression_history (type, by, number, campaign_id, reason, expires_at)
+            SELECT 'removed', $3, number, campaign_id, reason, expires_at FROM released
+        ) SELECT count(*) AS n FROM released",
+    )
+    .bind::<Array<Text>, _>(numbers)
+    .bind::<Nullable<Uuid>, _>(campaign.map(|id| id.0))
+    .bind::<Text, _>(by)
+    .get_result(conn)
+    .await?;
+    Ok(changed.n)
 }
 
 /// A page of a list, oldest first.
