@@ -29,6 +29,7 @@ pub fn always() -> Rules {
             no_answer: never.clone(),
             failed: never.clone(),
             agent_unavailable: never,
+            ..Retries::default()
         }),
         ..Rules::default()
     }
@@ -46,6 +47,7 @@ pub fn again(most: i32) -> Rules {
             no_answer: retry.clone(),
             failed: retry.clone(),
             agent_unavailable: retry,
+            ..Retries::default()
         }),
         ..always()
     }

@@ -36,6 +36,7 @@ pub(crate) fn retries(most: i32, seconds: i64) -> Retries {
         no_answer: retry.clone(),
         failed: retry.clone(),
         agent_unavailable: retry,
+        ..Retries::default()
     }
 }
 

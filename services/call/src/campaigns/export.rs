@@ -91,7 +91,7 @@ async fn send(app: &App, id: CampaignId, sender: &mpsc::Sender<Result<Bytes, Err
 }
 
 fn cells(attempt: &Attempt) -> [String; COLUMNS.len()] {
-    let outcome = Outcome::of(attempt.state, &attempt.end_reason, attempt.agent_failed).map_or("", Outcome::word);
+    let outcome = Outcome::of(attempt.state, &attempt.end_reason, attempt.agent_unavailable).map_or("", Outcome::word);
     let time = |at: Option<DateTime<Utc>>| {
         at.map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true))
             .unwrap_or_default()

@@ -20,6 +20,8 @@ pub enum Outcome {
     Failed,
     /// The person answered and no agent was there.
     AgentUnavailable,
+    /// Whether the call was made was never found out: the person may have been called.
+    Unconfirmed,
     /// Exotel may not call the number: it is on the do-not-disturb register. Final.
     Refused,
     /// No phone can have the number. Final.
@@ -30,20 +32,21 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every one, in the order of progress reports.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Completed,
         Self::Busy,
         Self::NoAnswer,
         Self::Failed,
         Self::AgentUnavailable,
+        Self::Unconfirmed,
         Self::Refused,
         Self::Unreachable,
         Self::Canceled,
     ];
 
-    /// The outcome of a call in a terminal state with its stable end reason; `agent_failed` tells whether its last media session
-    /// ended for want of an agent. None while the call goes on.
-    pub fn of(state: State, end_reason: &str, agent_failed: bool) -> Option<Self> {
+    /// The outcome of a call in a terminal state with its stable end reason; `agent_unavailable` tells whether it
+    /// ended for want of an agent, and none had said anything before. None while the call goes on.
+    pub fn of(state: State, end_reason: &str, agent_unavailable: bool) -> Option<Self> {
         match state {
             State::Queued
             | State::Dialing
@@ -51,14 +54,15 @@ impl Outcome {
             | State::Placed
             | State::Ringing
             | State::InProgress => None,
-            State::Completed if agent_failed => Some(Self::AgentUnavailable),
+            State::Completed if agent_unavailable => Some(Self::AgentUnavailable),
             State::Completed => Some(Self::Completed),
             State::NoAnswer => Some(Self::NoAnswer),
             State::Busy => Some(Self::Busy),
             State::Failed => Some(match end_reason {
                 "dnd" => Self::Refused,
                 "number_unreadable" => Self::Unreachable,
-                _ if agent_failed => Self::AgentUnavailable,
+                "unconfirmed" | "unconfirmed_ambiguous" => Self::Unconfirmed,
+                _ if agent_unavailable => Self::AgentUnavailable,
                 _ => Self::Failed,
             }),
             State::Canceled => Some(Self::Canceled),
@@ -73,6 +77,7 @@ impl Outcome {
             Self::NoAnswer => "no_answer",
             Self::Failed => "failed",
             Self::AgentUnavailable => "agent_unavailable",
+            Self::Unconfirmed => "unconfirmed",
             Self::Refused => "refused",
             Self::Unreachable => "unreachable",
             Self::Canceled => "canceled",
@@ -86,7 +91,7 @@ impl Outcome {
 
     /// Whether it counts against the campaign's breaker: something is broken, on our side or at Exotel.
     pub fn is_failure(self) -> bool {
-        matches!(self, Self::Failed | Self::AgentUnavailable)
+        matches!(self, Self::Failed | Self::AgentUnavailable | Self::Unconfirmed)
     }
 }
 
@@ -102,14 +107,21 @@ pub struct Tries {
     pub failed: u32,
     /// The person answered and no agent was there.
     pub agent_unavailable: u32,
+    /// Whether the call was made was never found out.
+    pub unconfirmed: u32,
 }
 
 impl Tries {
     /// All of them.
     pub fn total(self) -> u32 {
-        [self.busy, self.no_answer, self.failed, self.agent_unavailable]
-            .into_iter()
-            .fold(0, u32::saturating_add)
+        let counts = [
+            self.busy,
+            self.no_answer,
+            self.failed,
+            self.agent_unavailable,
+            self.unconfirmed,
+        ];
+        counts.into_iter().fold(0, u32::saturating_add)
     }
 
     /// One more.
@@ -127,6 +139,7 @@ impl Tries {
             Outcome::NoAnswer => Some(&mut self.no_answer),
             Outcome::Failed => Some(&mut self.failed),
             Outcome::AgentUnavailable => Some(&mut self.agent_unavailable),
+            Outcome::Unconfirmed => Some(&mut self.unconfirmed),
             Outcome::Completed | Outcome::Refused | Outcome::Unreachable | Outcome::Canceled => None,
         }
     }
@@ -169,21 +182,20 @@ pub enum Next {
     Final(End),
 }
 
-/// Decides what follows an attempt that ended at `ended` with `outcome`. `tries` counts it already. `attempts` are all that were
-/// begun, so that those which came to nothing at all count, too, and a contact that always errs ends (F116).
-pub fn next(rules: &Rules, tries: Tries, attempts: u32, outcome: Outcome, ended: DateTime<Utc>) -> Next {
+/// Decides what follows an attempt that ended at `ended` with `outcome`. `tries` counts it already, and all that were begun, those
+/// which came to nothing at all too: a contact that always errs ends (F116).
+pub fn next(rules: &Rules, tries: Tries, outcome: Outcome, ended: DateTime<Utc>) -> Next {
     let end = match outcome {
         Outcome::Completed => Some(End::Reached),
         Outcome::Refused => Some(End::Refused),
         Outcome::Unreachable => Some(End::Unreachable),
         Outcome::Canceled => Some(End::Canceled),
-        Outcome::Busy | Outcome::NoAnswer | Outcome::Failed | Outcome::AgentUnavailable => None,
+        Outcome::Busy | Outcome::NoAnswer | Outcome::Failed | Outcome::AgentUnavailable | Outcome::Unconfirmed => None,
     };
     if let Some(end) = end {
         return Next::Final(end);
     }
-    let attempts = attempts.max(tries.total());
-    match delay(rules, tries, outcome).filter(|_| attempts < rules.max_attempts) {
+    match delay(rules, tries, outcome).filter(|_| tries.total() < rules.max_attempts) {
         // A time beyond the calendar is never.
         Some(delay) => ended
             .checked_add_signed(delay)

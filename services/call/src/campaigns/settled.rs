@@ -12,10 +12,18 @@ use crate::store::{
     contacts::settle::{Ended, Settled},
 };
 
-/// Words of ends that are no attempt: the contact is as before.
-const NO_ATTEMPT: [&str; 2] = ["expired", "campaign_over"];
-/// Words of ends after which the contact is never called in this campaign, though no call was made.
-const SUPPRESSED: [&str; 2] = ["suppressed", "hook_never"];
+/// Words of the ends of queued calls, which are no attempts, whatever became of earlier tries to dial them: the campaign is over,
+/// it makes other calls now, the contact was reached by an earlier call.
+pub(super) const OVER: &str = "campaign_over";
+pub(super) const CHANGED: &str = "campaign_changed";
+pub(super) const REACHED: &str = "reached";
+/// The hook said not now, and never.
+pub(super) const HOOK_LATER: &str = "hook_later";
+pub(super) const HOOK_NEVER: &str = "hook_never";
+/// After these the contact is as before.
+const NO_ATTEMPT: [&str; 4] = ["expired", OVER, CHANGED, HOOK_LATER];
+/// After these the contact is never called in this campaign, though no call was made.
+const SUPPRESSED: [&str; 2] = ["suppressed", HOOK_NEVER];
 
 /// Decides, and says what it adds to the campaign's counts.
 pub(super) fn settle(rules: &Rules, ended: &Ended) -> (Settled, Vec<Delta>) {
@@ -29,23 +37,30 @@ pub(super) fn settle(rules: &Rules, ended: &Ended) -> (Settled, Vec<Delta>) {
         contact: ended.id,
         state: "pending",
         reason: ended.end_reason.clone(),
-        attempts: ended.attempts + i32::from(ended.dialled),
+        attempts: ended.attempts,
         tries: Value::Null,
         next_at: ended.ended_at,
     };
     let mut deltas = Vec::new();
-    if !ended.dialled && SUPPRESSED.contains(&ended.end_reason.as_str()) {
+    let word = ended.end_reason.as_str();
+    if word == HOOK_LATER {
+        settled.next_at = ended.due_at.max(ended.ended_at);
+    }
+    if word == REACHED {
+        settled.state = state(End::Reached);
+        Outcome::Completed.word().clone_into(&mut settled.reason);
+    } else if SUPPRESSED.contains(&word) {
         settled.state = "suppressed";
-    } else if ended.dialled || !NO_ATTEMPT.contains(&ended.end_reason.as_str()) {
-        let outcome = Outcome::of(ended.state, &ended.end_reason, ended.agent_failed).unwrap_or(Outcome::Failed);
+    } else if !NO_ATTEMPT.contains(&word) {
+        let outcome = Outcome::of(ended.state, word, ended.agent_unavailable).unwrap_or(Outcome::Failed);
         tries = tries.and(outcome);
+        settled.attempts += i32::from(ended.dialled);
         outcome.word().clone_into(&mut settled.reason);
         deltas.push(Delta {
             word: format!("attempt.{}", outcome.word()),
             n: 1,
         });
-        let calls = u32::try_from(ended.calls).unwrap_or(0);
-        match retry::next(rules, tries, calls, outcome, ended.ended_at) {
+        match retry::next(rules, tries, outcome, ended.ended_at) {
             Next::At(at) => settled.next_at = at,
             Next::Final(end) => settled.state = state(end),
         }
@@ -101,7 +116,8 @@ mod tests {
             dialled: true,
             end_reason: end_reason.to_owned(),
             ended_at: DateTime::UNIX_EPOCH + TimeDelta::days(20_000),
-            agent_failed: false,
+            due_at: DateTime::UNIX_EPOCH + TimeDelta::days(20_000),
+            agent_unavailable: false,
             rules: Value::Null,
         }
     }
@@ -127,21 +143,45 @@ mod tests {
         }
     }
 
+    /// Also one that Exotel did not take (429) before it was cancelled.
     #[test]
     fn a_call_that_was_never_dialled_is_no_attempt() {
         for (reason, to) in [
             ("expired", "pending"),
             ("campaign_over", "pending"),
+            ("campaign_changed", "pending"),
             ("suppressed", "suppressed"),
+            ("hook_never", "suppressed"),
+            ("reached", "reached"),
         ] {
-            let before = Ended {
-                dialled: false,
-                ..ended(State::Canceled, reason)
-            };
-            let (settled, deltas) = settle(&Rules::default(), &before);
-            assert_eq!((settled.state, settled.attempts), (to, 0), "{reason}");
-            assert_eq!(deltas.len(), 2);
+            for dialled in [false, true] {
+                let before = Ended {
+                    dialled,
+                    ..ended(State::Canceled, reason)
+                };
+                let (settled, deltas) = settle(&Rules::default(), &before);
+                assert_eq!((settled.state, settled.attempts), (to, 0), "{reason}");
+                assert_eq!(deltas.len(), 2);
+            }
         }
+    }
+
+    #[test]
+    fn a_contact_is_due_again_when_the_hook_said() {
+        let later = ended(State::Canceled, "hook_later");
+        let due_at = later.ended_at + TimeDelta::hours(1);
+        let (settled, _) = settle(&Rules::default(), &Ended { due_at, ..later });
+        assert_eq!((settled.state, settled.next_at), ("pending", due_at));
+    }
+
+    /// However often a contact's call was taken back out of the queue, it has all its attempts.
+    #[test]
+    fn calls_that_were_taken_back_cost_no_attempt() {
+        let contact = Ended {
+            calls: 20,
+            ..ended(State::Busy, "busy")
+        };
+        assert_eq!(settle(&Rules::default(), &contact).0.state, "pending");
     }
 
     /// F116: whatever keeps a contact from being called, it comes to an end.

@@ -1,5 +1,26 @@
 //! Rows of `contacts`: which are due, which have a call that ended, and lists of them.
 
+/// Whether a call, by its alias, ended for want of an agent. One that has said something, or told what was said, was there,
+/// whatever became of it then.
+macro_rules! agent_unavailable {
+    ($call:literal) => {
+        concat!(
+            "(coalesce((
+                SELECT s.end_reason = 'agent_failed' FROM media_sessions s
+                WHERE s.call_id = ",
+            $call,
+            ".id AND s.ended_at IS NOT NULL ORDER BY s.created_at DESC LIMIT 1
+            ), false) AND NOT EXISTS (
+                SELECT 1 FROM media_sessions s WHERE s.call_id = ",
+            $call,
+            ".id AND (s.quality ? 'agent_audio_ms'
+                    OR EXISTS (SELECT 1 FROM transcripts t WHERE t.media_session_id = s.id))
+            ))"
+        )
+    };
+}
+pub(super) use agent_unavailable;
+
 pub mod fill;
 pub mod groups;
 pub mod settle;

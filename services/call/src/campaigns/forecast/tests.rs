@@ -1,8 +1,12 @@
+use chrono::TimeDelta;
 use chrono_tz::{America::New_York, Asia::Kolkata};
 use proptest::prelude::*;
 
 use super::*;
-use crate::campaigns::rules::{Retries, Retry, Window};
+use crate::campaigns::{
+    rules::{Retries, Retry, Window},
+    window,
+};
 
 /// Thursday, 9:00 in India.
 fn morning() -> DateTime<Utc> {

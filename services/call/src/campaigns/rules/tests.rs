@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::error::Error;
+use crate::error::Violations;
 
 fn now() -> DateTime<Utc> {
     "2026-11-26T06:00:00Z".parse().unwrap()

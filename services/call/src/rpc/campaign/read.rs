@@ -241,6 +241,7 @@ fn retries(wrong: &mut Violations, given: api::Retries) -> Retries {
         no_answer: retry("no_answer", given.no_answer, defaults.no_answer),
         failed: retry("failed", given.failed, defaults.failed),
         agent_unavailable: retry("agent_unavailable", given.agent_unavailable, defaults.agent_unavailable),
+        unconfirmed: retry("unconfirmed", given.unconfirmed, defaults.unconfirmed),
     }
 }
 

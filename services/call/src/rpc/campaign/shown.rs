@@ -94,6 +94,7 @@ fn rules(rules: &Rules) -> api::Rules {
             no_answer: retry(&retries.no_answer),
             failed: retry(&retries.failed),
             agent_unavailable: retry(&retries.agent_unavailable),
+            unconfirmed: retry(&retries.unconfirmed),
         }),
         max_attempts: number(rules.max_attempts),
         frequency_cap: rules.frequency_cap.map(|cap| api::FrequencyCap {

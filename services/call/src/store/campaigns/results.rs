@@ -11,7 +11,7 @@ use uuid::Uuid as RawUuid;
 
 use crate::{
     calls::state::State,
-    store::{enums::sql::CallState, prepared::Prepared},
+    store::{contacts::agent_unavailable, enums::sql::CallState, prepared::Prepared},
 };
 
 /// An attempt that was dialled.
@@ -37,7 +37,7 @@ pub struct Attempt {
     #[diesel(sql_type = Text)]
     pub ended_by: String,
     #[diesel(sql_type = Bool)]
-    pub agent_failed: bool,
+    pub agent_unavailable: bool,
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub dialed_at: Option<DateTime<Utc>>,
     #[diesel(sql_type = Nullable<Timestamptz>)]
@@ -60,17 +60,14 @@ pub async fn page(
     limit: i64,
 ) -> QueryResult<Vec<Attempt>> {
     let query = sql_query(
-        "SELECT c.id, c.contact_id, coalesce(k.number, c.customer) AS number, coalesce(k.state, '') AS contact_state,
+        concat!("SELECT c.id, c.contact_id, coalesce(k.number, c.customer) AS number, coalesce(k.state, '') AS contact_state,
             c.exophone, coalesce(c.call_sid, '') AS call_sid, c.state, coalesce(c.end_reason, '') AS end_reason,
             coalesce(c.ended_by, '') AS ended_by, c.post_started_at AS dialed_at, c.answered_at, c.ended_at, c.ring_seconds,
             c.talk_seconds, coalesce(c.price, '') AS price,
-            coalesce((
-                SELECT s.end_reason = 'agent_failed' FROM media_sessions s
-                WHERE s.call_id = c.id AND s.ended_at IS NOT NULL ORDER BY s.created_at DESC LIMIT 1
-            ), false) AS agent_failed
+            ", agent_unavailable!("c"), " AS agent_unavailable
         FROM calls c LEFT JOIN contacts k ON k.campaign_id = c.campaign_id AND k.id = c.contact_id
         WHERE c.campaign_id = $1 AND c.id > $2 AND c.attempt > 0
-        ORDER BY c.id LIMIT $3",
+        ORDER BY c.id LIMIT $3"),
     )
     .bind::<Uuid, _>(campaign.0)
     .bind::<Uuid, _>(after)

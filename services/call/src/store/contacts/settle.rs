@@ -44,9 +44,12 @@ pub struct Ended {
     /// When.
     #[diesel(sql_type = Timestamptz)]
     pub ended_at: DateTime<Utc>,
-    /// Its last audio session ended for want of an agent.
+    /// When it was to be looked at next, while it was queued.
+    #[diesel(sql_type = Timestamptz)]
+    pub due_at: DateTime<Utc>,
+    /// It ended for want of an agent.
     #[diesel(sql_type = Bool)]
-    pub agent_failed: bool,
+    pub agent_unavailable: bool,
     /// The campaign's rules.
     #[diesel(sql_type = Jsonb)]
     pub rules: Value,
@@ -56,22 +59,19 @@ pub struct Ended {
 /// active: a campaign's size does not matter.
 pub async fn ended(conn: &mut AsyncPgConnection, limit: i64) -> QueryResult<Vec<Ended>> {
     let query = sql_query(
-        "SELECT k.campaign_id, k.id, k.calls, k.attempts, k.tries, c.state, c.attempt > 0 AS dialled,
-            coalesce(c.end_reason, '') AS end_reason, c.ended_at, m.rules,
-            coalesce((
-                SELECT s.end_reason = 'agent_failed' FROM media_sessions s
-                WHERE s.call_id = c.id AND s.ended_at IS NOT NULL ORDER BY s.created_at DESC LIMIT 1
-            ), false) AS agent_failed
+        concat!("SELECT k.campaign_id, k.id, k.calls, k.attempts, k.tries, c.state, c.attempt > 0 AS dialled,
+            coalesce(c.end_reason, '') AS end_reason, c.ended_at, c.due_at, m.rules,
+            ", agent_unavailable!("c"), " AS agent_unavailable
         FROM contacts k
         -- OFFSET keeps the planner from beginning with the calls, which are many.
         CROSS JOIN LATERAL (
-            SELECT id, state, attempt, end_reason, ended_at FROM calls
+            SELECT id, state, attempt, end_reason, ended_at, due_at FROM calls
             WHERE id = k.call_id AND ended_at IS NOT NULL OFFSET 0
         ) c
         JOIN campaigns m ON m.id = k.campaign_id
         -- Once more, for a contact that has got another call since the snapshot: only what stands here is looked at again.
         WHERE k.state = 'calling' AND c.id = k.call_id
-        LIMIT $1 FOR UPDATE OF k SKIP LOCKED",
+        LIMIT $1 FOR UPDATE OF k SKIP LOCKED"),
     )
     .bind::<Int8, _>(limit);
     Prepared(query).load(conn).await
