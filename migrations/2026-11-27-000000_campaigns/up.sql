@@ -23,6 +23,8 @@ CREATE TABLE campaigns (
     record boolean NOT NULL,
     metadata jsonb NOT NULL,
     hook_endpoint text,
+    -- The version that last changed what calls are made of: queued calls of earlier ones are made anew.
+    calls_since bigint NOT NULL DEFAULT 1,
     created_at timestamptz NOT NULL DEFAULT now(),
     started_at timestamptz,
     -- Since it was started or resumed.
@@ -168,6 +170,8 @@ CREATE INDEX campaign_counts_bucket ON campaign_counts (bucket);
 ALTER TABLE calls
     ADD COLUMN campaign_id uuid,
     ADD COLUMN contact_id uuid,
+    -- The campaign's, when the call was made.
+    ADD COLUMN campaign_version bigint,
     -- When the campaign's hook said yes.
     ADD COLUMN hook_at timestamptz;
 ALTER TABLE calls ADD CONSTRAINT calls_campaign_id_fkey FOREIGN KEY (campaign_id) REFERENCES campaigns (id) NOT VALID;

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     calls::{breaker::Breakers, hub::Hub, turnstile::Turnstiles},
+    campaigns::hook::Hooks,
     config::Config,
     db::{Db, DbError},
     ingress::edges::Edges,
@@ -62,6 +63,8 @@ pub struct App {
     pub import_permits: Arc<Semaphore>,
     /// One for each batch of questions to a campaign's hook.
     pub hook_permits: Arc<Semaphore>,
+    /// Which hooks are being asked, or left alone.
+    pub hooks: Hooks,
     /// The edges that are attached here.
     pub edges: Edges,
     /// What is counted.
@@ -101,6 +104,7 @@ impl App {
             breakers: Breakers::new(config.breaker_after),
             recordings: config.recording_store.as_ref().map(Place::open).transpose()?,
             hook_permits: Arc::new(Semaphore::new(HOOKS_AT_ONCE)),
+            hooks: Hooks::default(),
             import_permits: Arc::new(Semaphore::new(IMPORTS_AT_ONCE)),
             recording_permits: Arc::new(Semaphore::new(RECORDINGS_AT_ONCE)),
             config,

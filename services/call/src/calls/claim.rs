@@ -160,10 +160,7 @@ async fn look(
         ring_timeout: u32::try_from(call.ring_timeout_seconds).unwrap_or(30),
         time_limit: u32::try_from(call.time_limit_seconds).unwrap_or(1800),
         record: call.record,
-        latest_start: match call.campaign_id {
-            Some(_) => dial::LATEST_START_OF_CAMPAIGN,
-            None => dial::LATEST_START,
-        },
+        of_campaign: call.campaign_id.is_some(),
     };
     let agent_cap = match call.agent_id() {
         Some(id) => agents::cap(conn, id).await?.unwrap_or(0),
@@ -190,18 +187,22 @@ async fn claim(app: &Arc<App>, call: &Call, ready: Ready) -> Result<Claimed, Err
     let mut retries = Retries::default();
     // When this worker claimed the call, as far as it knows: it may be all that is left of the claim.
     let mut claimed_at;
-    let (begun, decided) = loop {
+    // When the dial has begun, as far as a limit is concerned.
+    let mut begun;
+    let decided = loop {
         let mut conn = app.db.conn().await?;
-        let begun = runtime::clock::since_boot();
+        begun = runtime::clock::since_boot();
         claimed_at = None;
         let decided = conn
-            .transaction::<Decided, Error, _>(async |conn| decide(conn, app, call, &ready, &mut claimed_at).await)
+            .transaction::<Decided, Error, _>(async |conn| {
+                decide(conn, app, call, &ready, &mut claimed_at, &mut begun).await
+            })
             .instrument(info_span!("db.transaction", otel.name = "claim"))
             .await;
         drop(conn);
         match decided {
             Err(error) if retries.again(&error).await => {}
-            decided => break (begun, decided),
+            decided => break decided,
         }
     };
     let decided = match decided {
@@ -248,6 +249,7 @@ async fn decide(
     call: &Call,
     ready: &Ready,
     claimed_at: &mut Option<DateTime<Utc>>,
+    begun: &mut Duration,
 ) -> Result<Decided, Error> {
     let account = ready.plan.account;
     let pace = rates::lock(conn, account, rates::Kind::Dial)
@@ -259,11 +261,12 @@ async fn decide(
     }
     // Always in this order: account, campaign, agent, number, call.
     let gate = match call.campaign_id() {
-        Some(id) => Some(
-            Locked::campaign(conn, id, call)
-                .await?
-                .ok_or_else(|| Error::internal("a call of a campaign that is not there"))?,
-        ),
+        Some(id) => {
+            let locked = Locked::campaign(conn, id, call).await?;
+            // A pause was committed before, or comes after this transaction.
+            *begun = runtime::clock::since_boot();
+            Some(locked.ok_or_else(|| Error::internal("a call of a campaign that is not there"))?)
+        }
         None => None,
     };
     let caps = Caps {
@@ -357,7 +360,7 @@ struct Locked {
 
 impl Locked {
     async fn campaign(conn: &mut AsyncPgConnection, id: CampaignId, call: &Call) -> Result<Option<Self>, Error> {
-        let Some(gate) = campaigns::gate::lock(conn, id, call.contact_id, call.id()).await? else {
+        let Some(gate) = campaigns::gate::lock(conn, id, call).await? else {
             return Ok(None);
         };
         let rules = serde_json::from_value(gate.rules.clone())
@@ -374,7 +377,7 @@ impl Locked {
         if cap.is_some() {
             numbers::lock(conn, &call.customer).await?;
         }
-        let number = numbers::standing(conn, self.id, &call.customer, cap).await?;
+        let number = numbers::standing(conn, self.id, call.contact_id, &call.customer, cap).await?;
         Ok(gate::judge(&self.gate, &self.rules, &number))
     }
 }

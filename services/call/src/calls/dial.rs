@@ -43,9 +43,10 @@ use crate::{
 /// A worker that was stopped for longer between its commit and the connect does not dial (F16): with the three seconds that
 /// connecting may take, nothing is sent later than five seconds after the commit.
 pub const LATEST_START: Duration = Duration::from_secs(2);
-/// Of a campaign's call: nothing is sent later than a second after a pause was committed (F108), and this is counted from before
-/// the claim, which no pause can overtake.
-pub const LATEST_START_OF_CAMPAIGN: Duration = Duration::from_secs(1);
+/// Of a campaign's call: nothing is sent later than a second after a pause was committed (F108). This is counted from when the claim
+/// has the campaign's lock, which no pause can overtake, and what is left of the second is for the connect
+/// ([`exotel::rest::Limits::connect_soon`]).
+pub const LATEST_START_OF_CAMPAIGN: Duration = Duration::from_millis(400);
 /// Dials of one call that were surely not made, before it is given up.
 const ATTEMPTS: i32 = 5;
 /// Between tries to write an outcome while the database is away.
@@ -83,8 +84,8 @@ pub struct Plan {
     pub time_limit: u32,
     /// Whether Exotel records.
     pub record: bool,
-    /// When it is too late to begin, counted from before the commit.
-    pub latest_start: Duration,
+    /// Of a campaign, which may be paused.
+    pub of_campaign: bool,
 }
 
 /// A committed dial.
@@ -124,6 +125,15 @@ pub async fn credentials(
 }
 
 impl Plan {
+    /// When it is too late to begin, counted from [`Order::begun`].
+    fn latest_start(&self) -> Duration {
+        if self.of_campaign {
+            LATEST_START_OF_CAMPAIGN
+        } else {
+            LATEST_START
+        }
+    }
+
     /// What is to be sent, made within the transaction that commits the dial. In STREAM mode the media session is inserted here.
     ///
     /// # Errors
@@ -197,12 +207,16 @@ async fn run(app: &Arc<App>, order: Order) {
     } = order;
     let mut printed = None;
     crash::point(crash::POSTING);
-    let outcome = if runtime::clock::since_boot().saturating_sub(begun) > plan.latest_start {
+    let outcome = if runtime::clock::since_boot().saturating_sub(begun) > plan.latest_start() {
         DialOutcome::NotSent {
             reason: "the worker was stopped for too long between its commit and the dial".to_owned(),
         }
     } else {
-        let report = app.exotel.connect(&plan.credentials, &dial).await;
+        let report = if plan.of_campaign {
+            app.exotel.connect_soon(&plan.credentials, &dial).await
+        } else {
+            app.exotel.connect(&plan.credentials, &dial).await
+        };
         crash::point(crash::ANSWERED);
         app.breakers
             .learn(&plan.credentials, &report.outcome, Instant::now().into_std());

@@ -112,7 +112,7 @@ pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Pl
         ring_timeout: request.ring_timeout,
         time_limit: request.time_limit,
         record: request.record,
-        latest_start: dial::LATEST_START,
+        of_campaign: false,
     });
     let draft = Draft {
         id,

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{
     settings::Settings,
+    settled,
     state::{Control, OutOfPlace, State, lead},
 };
 use crate::{
@@ -151,6 +152,10 @@ pub async fn update(
                 return Err(Error::invalid("phone_ids", "are of the campaign's account"));
             }
             let columns = wanted.columns(account)?;
+            let standing = Standing {
+                calls_since: wanted.makes_other_calls(&before).then_some(campaign.version + 1),
+                ..Standing::default()
+            };
             let phones: Vec<Uuid> = wanted.phones.iter().map(|phone| phone.0).collect();
             if wanted.phones != before.phones {
                 campaigns::set_phones(conn, id, &phones).await?;
@@ -160,16 +165,8 @@ pub async fn update(
                 campaigns::due_again(conn, id).await?;
             }
             let data = json!({ "fields": fields.join(",") });
-            let campaign = campaigns::change(
-                conn,
-                &campaign,
-                Some(&columns),
-                &Standing::default(),
-                "updated",
-                caller,
-                data,
-            )
-            .await?;
+            let campaign =
+                campaigns::change(conn, &campaign, Some(&columns), &standing, "updated", caller, data).await?;
             Ok(Whole { campaign, phones })
         })
         .await?;
@@ -240,6 +237,7 @@ pub(super) async fn follow(
         started_at: (running && campaign.started_at.is_none()).then_some(now),
         running_since: running.then_some(now),
         ended_at: Some(to.is_over().then_some(now)),
+        calls_since: None,
     };
     let data = if reason.is_empty() {
         Value::Object(serde_json::Map::new())
@@ -259,7 +257,8 @@ pub async fn in_flight(app: &App, id: CampaignId) -> Result<i64, Error> {
     Ok(campaigns::active(&mut conn, id).await?)
 }
 
-/// Cancels calls that wait and whose campaign is over. Returns whether there may be more.
+/// Cancels calls that wait and are not going to be dialled: their campaign is over, or makes other calls now, and their contacts
+/// are due again. Returns whether there may be more.
 ///
 /// # Errors
 /// Of the database.
@@ -267,10 +266,12 @@ pub(super) async fn cancel_left_over(app: &Arc<App>) -> Result<bool, Error> {
     let mut conn = app.db.conn().await?;
     let left = campaigns::left_over(&mut conn, BATCH).await?;
     let more = i64::try_from(left.len()) == Ok(BATCH);
-    for id in left.into_iter().map(CallId) {
+    for left in left {
+        let id = CallId(left.id);
+        let reason = if left.over { settled::OVER } else { settled::CHANGED };
         let end = End {
             by: Some(Party::Callbridge),
-            reason: Some("campaign_over".to_owned()),
+            reason: Some(reason.to_owned()),
             ..End::new(Outcome::Canceled)
         };
         let done = conn
@@ -289,7 +290,7 @@ pub(super) async fn cancel_left_over(app: &Arc<App>) -> Result<bool, Error> {
             Ok(Some((_, true))) => app.hub.committed(id),
             Ok(_) => {}
             Err(error) => {
-                warn!(call.id = %id, %error, "a call of a campaign that is over could not be cancelled");
+                warn!(call.id = %id, %error, "a call that its campaign does not want any more could not be cancelled");
                 return Ok(false);
             }
         }

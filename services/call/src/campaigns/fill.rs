@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
-use tracing::{Instrument as _, info_span, warn};
+use tracing::{Instrument as _, info, info_span, warn};
 use uuid::Uuid;
 
 use super::{
     control, gate,
-    rules::Rules,
+    rules::{CallerIds, Rules},
     settings,
     settled::{moved, sum},
     state::Control,
@@ -19,11 +19,12 @@ use super::{
 use crate::{
     app::App,
     calls::state::Facts,
+    db::Conn,
     error::Error,
     store::{
         agents, calls,
         campaigns::{self, Campaign, counts, imports},
-        contacts::fill::{self, Aside, Common, Due, Turned},
+        contacts::fill::{self, Aside, Common, Due, Pooled, Turned},
     },
 };
 
@@ -36,6 +37,9 @@ const MOST: i64 = 256;
 const MOST_WAITING: i64 = 4_096;
 /// A call that waits this long is given up, and its contact is due again.
 const EXPIRES_AFTER: TimeDelta = TimeDelta::days(30);
+
+/// How long a contact waits whose phone has no room: others have their turn meanwhile.
+const NO_PHONE: TimeDelta = TimeDelta::minutes(1);
 
 /// What a look at a campaign came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,8 +69,8 @@ pub(super) async fn campaign(app: &Arc<App>, campaign: &Campaign) -> Result<Fill
         return pause(app, campaign, "agent_gone").await;
     };
     let per_minute = campaigns::account_rate(&mut conn, campaign.account_id).await?;
-    let phones = campaigns::phones(&mut conn, campaign.id()).await?;
-    if phones.is_empty() {
+    let pool = fill::pool(&mut conn, campaign.id()).await?;
+    if pool.is_empty() {
         drop(conn);
         return pause(app, campaign, "phone_gone").await;
     }
@@ -78,16 +82,16 @@ pub(super) async fn campaign(app: &Arc<App>, campaign: &Campaign) -> Result<Fill
     };
     let want = ahead(rules.calls_per_minute, per_minute);
     let filled = conn
-        .transaction::<_, Error, _>(async |conn| fill(conn, app, campaign, &rules, &phones, &common, want, now).await)
+        .transaction::<_, Error, _>(async |conn| {
+            fill(conn, app, campaign, &rules, pool.clone(), &common, want, now).await
+        })
         .instrument(info_span!("db.transaction", otel.name = "campaign_fill"))
         .await?;
     match filled {
         Some(0) => {
             // Nothing was due. Most of the time that is because something is due later.
-            let done = is_done(&mut conn, campaign).await?;
-            drop(conn);
-            if done {
-                return finish(app, campaign, "no_contacts_left").await;
+            if is_done(&mut conn, campaign).await? {
+                return finish_if_done(app, conn, campaign).await;
             }
             Ok(Filled::Enough)
         }
@@ -116,7 +120,7 @@ async fn fill(
     app: &App,
     campaign: &Campaign,
     rules: &Rules,
-    phones: &[Uuid],
+    mut pool: Vec<Pooled>,
     common: &Common,
     want: i64,
     now: DateTime<Utc>,
@@ -128,6 +132,13 @@ async fn fill(
     let room = (want - queue.due).min(MOST_WAITING - queue.queued);
     // A few at a time cost as much as many.
     if room <= want / 4 {
+        return Ok(None);
+    }
+    let of_phones = pool
+        .iter()
+        .try_fold(0, |sum, phone| phone.room.map(|room| sum + room.max(0)));
+    let room = of_phones.map_or(room, |of_phones| room.min(of_phones));
+    if room == 0 {
         return Ok(None);
     }
     let mut zones = fill::zones(conn, id).await?;
@@ -147,14 +158,20 @@ async fn fill(
             continue;
         }
         let attempt = u32::try_from(contact.calls).unwrap_or(0).saturating_add(1);
-        let Some(phone) = rules.caller_ids.pick(low(contact.id), attempt, phones.len()) else {
+        let Some(phone) = take(rules.caller_ids, low(contact.id), attempt, &mut pool) else {
+            aside.push(Aside {
+                contact: contact.id,
+                state: "pending",
+                reason: "phone_capacity",
+                next_at: now + NO_PHONE,
+            });
             continue;
         };
         deltas.extend(moved("pending", "calling"));
         turned.push(Turned {
             contact: contact.id,
             call: app.clock.new_uuid(),
-            phone: phones[phone],
+            phone,
         });
     }
     if !aside.is_empty() {
@@ -167,6 +184,21 @@ async fn fill(
         counts::add(conn, campaign, &deltas).await?;
     }
     Ok(i64::try_from(due.len()).ok())
+}
+
+/// Takes the phone that calls a contact: its own, or under rotation the next one that has room. None: there is none now.
+fn take(caller_ids: CallerIds, contact: u64, attempt: u32, pool: &mut [Pooled]) -> Option<Uuid> {
+    let first = caller_ids.pick(contact, attempt, pool.len())?;
+    let choices = match caller_ids {
+        CallerIds::Rotate => pool.len(),
+        CallerIds::PerContact => 1,
+    };
+    let place = (first..first + choices)
+        .map(|place| place % pool.len())
+        .find(|place| pool[*place].room.is_none_or(|room| room > 0))?;
+    let phone = &mut pool[place];
+    phone.room = phone.room.map(|room| room - 1);
+    Some(phone.id)
 }
 
 /// Why a due contact is not called, if it is not.
@@ -204,6 +236,35 @@ async fn is_done(conn: &mut AsyncPgConnection, campaign: &Campaign) -> Result<bo
     Ok(!imports::any_open(conn, campaign.id()).await?)
 }
 
+/// Ends a campaign that has nothing left to do, unless contacts have come meanwhile: an import takes the same lock.
+async fn finish_if_done(app: &Arc<App>, mut conn: Conn, campaign: &Campaign) -> Result<Filled, Error> {
+    let finished = conn
+        .transaction::<_, Error, _>(async |conn| {
+            campaigns::lock(conn, campaign.id()).await?;
+            if !is_done(conn, campaign).await? {
+                return Ok(false);
+            }
+            let by = "callbridge";
+            Ok(
+                control::follow(conn, by, campaign.id(), Control::Finish, "no_contacts_left")
+                    .await?
+                    .1,
+            )
+        })
+        .await;
+    match finished {
+        Ok(true) => {
+            info!(campaign.id = %campaign.id(), "a campaign has no contacts left");
+            app.hub.campaign_changed();
+            Ok(Filled::Stopped)
+        }
+        Ok(false) => Ok(Filled::Enough),
+        // An operator was quicker.
+        Err(Error::Precondition { .. }) => Ok(Filled::Stopped),
+        Err(error) => Err(error),
+    }
+}
+
 async fn finish(app: &Arc<App>, campaign: &Campaign, reason: &str) -> Result<Filled, Error> {
     steer(app, campaign, Control::Finish, reason).await
 }
@@ -224,6 +285,30 @@ async fn steer(app: &Arc<App>, campaign: &Campaign, wanted: Control, reason: &st
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A phone that takes one call at a time is no bar to the campaign's other ones.
+    #[test]
+    fn phones_without_room_are_passed_over() {
+        let phone = |id, room| Pooled {
+            id: Uuid::from_u128(id),
+            room,
+        };
+        let pool = || vec![phone(1, Some(1)), phone(2, Some(3)), phone(3, None)];
+        let taken = |caller_ids, contacts: [u64; 6], pool: &mut Vec<Pooled>| {
+            contacts.map(|contact| take(caller_ids, contact, 1, pool).map(|id| id.as_u128()))
+        };
+        let (mut rotated, mut own) = (pool(), pool());
+        assert_eq!(
+            taken(CallerIds::Rotate, [0, 0, 0, 0, 0, 1], &mut rotated),
+            [1, 2, 2, 2, 3, 3].map(Some)
+        );
+        assert_eq!(
+            taken(CallerIds::PerContact, [0, 0, 1, 2, 3, 4], &mut own),
+            [Some(1), None, Some(2), Some(3), None, Some(2)]
+        );
+        rotated.pop();
+        assert_eq!(take(CallerIds::Rotate, 0, 1, &mut rotated), None);
+    }
 
     #[test]
     fn the_queue_is_as_long_as_the_rate_needs() {

@@ -4,7 +4,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 
-use super::{rules::Rules, state::State, window};
+use super::{rules::Rules, settled, state::State, window};
 use crate::{
     calls::capacity,
     store::{
@@ -15,6 +15,9 @@ use crate::{
 
 /// How long a call waits that no window of a year lets through: the rules may change.
 const NO_WINDOW: TimeDelta = TimeDelta::hours(24);
+
+/// How long a call waits that came to its turn after its campaign's end.
+const ENDING: TimeDelta = TimeDelta::seconds(5);
 
 /// What a campaign says of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,11 +43,18 @@ pub fn judge(gate: &Gate, rules: &Rules, number: &Number) -> Answer {
         return Answer::Stay;
     }
     if rules.end_at.is_some_and(|end| end <= gate.now) {
-        return Answer::Stay;
+        // Until the campaign is finished, which cancels what waits.
+        return Answer::Wait(gate.now + ENDING, "end_time");
     }
     let Some(of_contact) = &gate.zone else {
         return Answer::Drop("contact_gone");
     };
+    if gate.changed {
+        return Answer::Drop(settled::CHANGED);
+    }
+    if number.reached {
+        return Answer::Drop(settled::REACHED);
+    }
     if number.suppressed {
         return Answer::Drop("suppressed");
     }
@@ -52,6 +62,10 @@ pub fn judge(gate: &Gate, rules: &Rules, number: &Number) -> Answer {
         Some(open) if open <= gate.now => {}
         Some(open) => return Answer::Wait(open, "calling_hours"),
         None => return Answer::Wait(gate.now + NO_WINDOW, "calling_hours"),
+    }
+    // It is not found again until the hook was asked.
+    if gate.unasked {
+        return Answer::Stay;
     }
     if let Some(at) = too_often(rules, number) {
         return Answer::Wait(at, "frequency_cap");
@@ -92,6 +106,8 @@ mod tests {
             calls_per_minute: 0,
             next_at: DateTime::UNIX_EPOCH,
             zone: Some(String::new()),
+            changed: false,
+            unasked: false,
             now: utc(now),
         }
     }
@@ -149,12 +165,53 @@ mod tests {
         let number = |dials| Number {
             dials,
             blocking: Some(utc("2026-11-26T05:30:00Z")),
-            suppressed: false,
+            ..Number::default()
         };
         let gate = at("2026-11-26T06:00:00Z");
         assert_eq!(judge(&gate, &rules, &number(1)), Answer::Dial(None));
         let until = Answer::Wait(utc("2026-11-26T06:30:00Z"), "frequency_cap");
         assert_eq!(judge(&gate, &rules, &number(2)), until);
+    }
+
+    /// Reached: a call whose end was presumed turned out to have been a conversation after the next one was queued.
+    #[test]
+    fn what_became_of_no_use_in_the_queue_is_dropped() {
+        let now = "2026-11-26T06:00:00Z";
+        let (changed, gone) = (
+            Gate {
+                changed: true,
+                ..at(now)
+            },
+            Gate { zone: None, ..at(now) },
+        );
+        let reached = Number {
+            reached: true,
+            ..Number::default()
+        };
+        let judge = |gate: &Gate, number: &Number| judge(gate, &Rules::default(), number);
+        assert_eq!(judge(&changed, &Number::default()), Answer::Drop("campaign_changed"));
+        assert_eq!(judge(&gone, &Number::default()), Answer::Drop("contact_gone"));
+        assert_eq!(judge(&at(now), &reached), Answer::Drop("reached"));
+    }
+
+    /// It is not found again in the same moment, which would go on until the campaign is finished.
+    #[test]
+    fn a_call_waits_for_the_finish_of_a_campaign_whose_time_is_over() {
+        let rules = Rules {
+            end_at: Some(utc("2026-11-26T06:00:00Z")),
+            ..Rules::default()
+        };
+        let until = Answer::Wait(utc("2026-11-26T06:00:05Z"), "end_time");
+        assert_eq!(judge(&at("2026-11-26T06:00:00Z"), &rules, &Number::default()), until);
+    }
+
+    #[test]
+    fn without_the_hooks_yes_nothing_is_dialled() {
+        let gate = Gate {
+            unasked: true,
+            ..at("2026-11-26T06:00:00Z")
+        };
+        assert_eq!(judge(&gate, &Rules::default(), &Number::default()), Answer::Stay);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Asks a campaign's hook before its calls are dialled: never within a transaction, for two seconds at most, and what is not
 //! answered with yes is not dialled.
 
+mod turn;
+
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use callbridge_proto::{
@@ -11,12 +13,18 @@ use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::AsyncConnection as _;
 use futures_util::{StreamExt as _, stream};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tower::service_fn;
 use tracing::warn;
 use url::Url;
 
+pub use self::turn::Hooks;
+use self::turn::Turn;
+use super::settled;
 use crate::{
     app::App,
     calls::{
@@ -27,7 +35,7 @@ use crate::{
     directory::endpoint::Allow,
     error::Error,
     store::{
-        calls,
+        calls::{self, Change},
         campaigns::{
             Campaign,
             hooks::{self, Question},
@@ -41,27 +49,31 @@ const LIMIT: Duration = Duration::from_secs(2);
 const AT_ONCE: i64 = 32;
 /// How long a call waits whose hook did not answer.
 const AGAIN: TimeDelta = TimeDelta::seconds(15);
-/// How long a call waits when the hook says later and not when, and at most.
+/// How long a hook is left alone that could not be reached.
+const LEFT_ALONE: Duration = Duration::from_secs(5);
+/// How long a contact waits when the hook says later and not when, and at most.
 const LATER: TimeDelta = TimeDelta::minutes(5);
 const LATEST: TimeDelta = TimeDelta::days(7);
 const REASON_CHARS: usize = 128;
 
-/// Asks about the next calls of a campaign that has a hook, in a task of its own. Returns whether there may be more.
+/// Asks about the next calls of a campaign that has a hook, in a task of its own: one batch at a time.
 ///
 /// # Errors
 /// Of the database.
-pub(super) async fn ask(app: &Arc<App>, campaign: &Campaign) -> Result<bool, Error> {
+pub(super) async fn ask(app: &Arc<App>, campaign: &Campaign) -> Result<(), Error> {
     let Some(endpoint) = campaign.hook_endpoint.clone() else {
-        return Ok(false);
+        return Ok(());
+    };
+    let Some(mut turn) = Turn::take(app, campaign.id) else {
+        return Ok(());
     };
     let Ok(permit) = Arc::clone(&app.hook_permits).try_acquire_owned() else {
-        return Ok(false);
+        return Ok(());
     };
     let questions = hooks::take(&mut *app.db.conn().await?, campaign.id(), AT_ONCE).await?;
     if questions.is_empty() {
-        return Ok(false);
+        return Ok(());
     }
-    let more = i64::try_from(questions.len()) == Ok(AT_ONCE);
     let (app_of_task, id) = (Arc::clone(app), campaign.id());
     app.tasks.spawn(async move {
         let app = app_of_task;
@@ -69,6 +81,7 @@ pub(super) async fn ask(app: &Arc<App>, campaign: &Campaign) -> Result<bool, Err
         let channel = channel.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         if let Err(error) = &channel {
             warn!(campaign.id = %id, %error, "a campaign's hook cannot be reached: its calls wait");
+            turn.alone_until = Some(Instant::now() + LEFT_ALONE);
         }
         let channel = channel.ok();
         stream::iter(questions)
@@ -79,10 +92,11 @@ pub(super) async fn ask(app: &Arc<App>, campaign: &Campaign) -> Result<bool, Err
                 }
             })
             .await;
-        drop(permit);
-        app.hub.work();
+        drop((permit, turn));
+        // The next ones may be asked about, and these dialled.
+        app.hub.campaign_changed();
     });
-    Ok(more)
+    Ok(())
 }
 
 /// Asks about one call and writes the answer.
@@ -98,24 +112,27 @@ async fn settle(
         None => None,
     };
     let decision = answer.as_ref().map(CheckDialResponse::decision);
-    let later = |by: TimeDelta, word| async move {
-        let now = calls::database_now(&*app.db.conn().await?).await?;
-        wait(app, call, now + by, word).await
-    };
+    let now = calls::database_now(&*app.db.conn().await?).await?;
     match decision {
         Some(DialDecision::Allow) => {
             hooks::allow(&mut *app.db.conn().await?, call.0, was_due).await?;
             Ok(())
         }
-        Some(DialDecision::Never) => drop_call(app, call, answer.map(|answer| answer.reason).unwrap_or_default()).await,
+        Some(DialDecision::Never) => {
+            let reason = answer.map(|answer| answer.reason).unwrap_or_default();
+            drop_call(app, call, settled::HOOK_NEVER, None, reason).await
+        }
         Some(DialDecision::Later | DialDecision::Unspecified) => {
+            let answer = answer.unwrap_or_default();
             let delay = answer
-                .and_then(|answer| answer.delay)
+                .delay
                 .and_then(|delay| TimeDelta::try_seconds(delay.seconds))
                 .filter(|delay| *delay > TimeDelta::zero());
-            later(delay.unwrap_or(LATER).min(LATEST), "hook_later").await
+            let until = now + delay.unwrap_or(LATER).min(LATEST);
+            // Its place in the queue is for others: the contact is due again then.
+            drop_call(app, call, settled::HOOK_LATER, Some(until), answer.reason).await
         }
-        None => later(AGAIN, "hook_unavailable").await,
+        None => wait(app, call, now + AGAIN, "hook_unavailable").await,
     }
 }
 
@@ -173,10 +190,17 @@ async fn wait(app: &Arc<App>, id: CallId, until: DateTime<Utc>, word: &'static s
     Ok(())
 }
 
-async fn drop_call(app: &Arc<App>, id: CallId, reason: String) -> Result<(), Error> {
+/// Ends a queued call by this word. `until` is when its contact is due again, if it is.
+async fn drop_call(
+    app: &Arc<App>,
+    id: CallId,
+    word: &str,
+    until: Option<DateTime<Utc>>,
+    reason: String,
+) -> Result<(), Error> {
     let end = End {
         by: Some(Party::Callbridge),
-        reason: Some("hook_never".to_owned()),
+        reason: Some(word.to_owned()),
         ..End::new(Outcome::Canceled)
     };
     let reason: String = reason.chars().filter(|c| !c.is_control()).take(REASON_CHARS).collect();
@@ -189,7 +213,10 @@ async fn drop_call(app: &Arc<App>, id: CallId, reason: String) -> Result<(), Err
             if row.state != State::Queued {
                 return Ok(false);
             }
-            let note = Note::from("campaign").with("hook_reason", reason);
+            let note = Note::from("campaign").with("hook_reason", reason).changing(Change {
+                due_at: until,
+                ..Change::default()
+            });
             Ok(
                 record_locked(conn, row, now, Some(&Event::Ended(Source::Local, end)), None, note)
                     .await?

@@ -10,7 +10,7 @@ pub mod export;
 mod fill;
 pub mod forecast;
 pub mod gate;
-mod hook;
+pub mod hook;
 pub mod import;
 pub mod progress;
 pub mod retry;

@@ -28,6 +28,8 @@ const COMPACT_EVERY: Duration = Duration::from_mins(10);
 struct Times {
     folded: Instant,
     looked: Instant,
+    /// More calls are left over than were cancelled at one time.
+    left_over: bool,
     compacted: Instant,
 }
 
@@ -42,6 +44,7 @@ pub fn start(app: &Arc<App>) {
         let mut times = Times {
             folded: now,
             looked: now,
+            left_over: false,
             compacted: now,
         };
         let mut wake = now;
@@ -74,9 +77,7 @@ async fn round(app: &Arc<App>, times: &mut Times) -> Result<bool, Error> {
                 return Ok(fill::Filled::Stopped);
             }
             let filled = fill::campaign(app, campaign).await?;
-            if hook::ask(app, campaign).await? {
-                return Ok(fill::Filled::More);
-            }
+            hook::ask(app, campaign).await?;
             Ok::<_, Error>(filled)
         };
         match looked.await {
@@ -85,8 +86,9 @@ async fn round(app: &Arc<App>, times: &mut Times) -> Result<bool, Error> {
         }
     }
     app.hub.campaigning(!running.is_empty() || !touched.is_empty());
-    if look {
-        more |= control::cancel_left_over(app).await?;
+    if look || times.left_over {
+        times.left_over = control::cancel_left_over(app).await?;
+        more |= times.left_over;
     }
     if due(&mut times.folded, FOLD_EVERY) {
         more |= fold(app).await? == FOLD;

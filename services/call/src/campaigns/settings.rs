@@ -58,6 +58,23 @@ impl Settings {
         })
     }
 
+    /// Whether calls are made otherwise than by those settings, so that queued ones are of no use. Rules are looked at when a call
+    /// is claimed and make no other calls, but for the priority.
+    pub fn makes_other_calls(&self, than: &Self) -> bool {
+        let parts = |settings: &Self| {
+            (
+                settings.agent,
+                settings.phones.clone(),
+                settings.rules.priority,
+                (settings.ring_timeout, settings.time_limit),
+                settings.record,
+                settings.metadata.clone(),
+                settings.hook_endpoint.clone(),
+            )
+        };
+        parts(self) != parts(than)
+    }
+
     /// The account of the phones, after a look whether all that is named is there.
     ///
     /// # Errors

@@ -84,6 +84,7 @@ pub struct Call {
     pub blanked_at: Option<DateTime<Utc>>,
     pub campaign_id: Option<Uuid>,
     pub contact_id: Option<Uuid>,
+    pub campaign_version: Option<i64>,
     pub hook_at: Option<DateTime<Utc>>,
 }
 

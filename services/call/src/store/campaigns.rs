@@ -91,6 +91,7 @@ pub struct Standing {
     pub started_at: Option<DateTime<Utc>>,
     pub running_since: Option<DateTime<Utc>>,
     pub ended_at: Option<Option<DateTime<Utc>>>,
+    pub calls_since: Option<i64>,
 }
 
 /// An entry of a campaign's history.
@@ -300,22 +301,27 @@ pub async fn history(conn: &mut AsyncPgConnection, id: CampaignId, limit: i64) -
         .await
 }
 
-#[derive(QueryableByName)]
-struct Id {
+/// A queued call that is not going to be dialled.
+#[derive(Debug, Clone, Copy, QueryableByName)]
+pub struct LeftOver {
+    /// The call.
     #[diesel(sql_type = sql_types::Uuid)]
-    id: Uuid,
+    pub id: Uuid,
+    /// Its campaign is over; else the campaign has changed what calls are made of.
+    #[diesel(sql_type = sql_types::Bool)]
+    pub over: bool,
 }
 
-/// Queued calls of campaigns that are over: they are not going to be dialled.
-pub async fn left_over(conn: &mut AsyncPgConnection, limit: i64) -> QueryResult<Vec<Uuid>> {
-    let rows: Vec<Id> = sql_query(
-        "SELECT c.id FROM calls c JOIN campaigns m ON m.id = c.campaign_id
-        WHERE c.state = 'queued' AND c.campaign_id IS NOT NULL AND m.state IN ('aborted', 'finished') LIMIT $1",
+/// Queued calls of campaigns that are over, or that were made before the campaign was changed.
+pub async fn left_over(conn: &mut AsyncPgConnection, limit: i64) -> QueryResult<Vec<LeftOver>> {
+    sql_query(
+        "SELECT c.id, m.state IN ('aborted', 'finished') AS over FROM calls c JOIN campaigns m ON m.id = c.campaign_id
+        WHERE c.state = 'queued' AND c.campaign_id IS NOT NULL
+            AND (m.state IN ('aborted', 'finished') OR c.campaign_version < m.calls_since) LIMIT $1",
     )
     .bind::<sql_types::Int8, _>(limit)
     .load(conn)
-    .await?;
-    Ok(rows.into_iter().map(|row| row.id).collect())
+    .await
 }
 
 #[derive(QueryableByName)]

@@ -21,6 +21,21 @@ macro_rules! agent_unavailable {
 }
 pub(super) use agent_unavailable;
 
+/// Whether a contact, by the expression of its id, has talked with an agent: also in a call whose end was presumed and corrected
+/// after the next one was queued.
+macro_rules! was_reached {
+    ($contact:literal) => {
+        concat!(
+            "EXISTS (SELECT 1 FROM calls l WHERE l.contact_id = ",
+            $contact,
+            " AND l.state = 'completed' AND NOT ",
+            agent_unavailable!("l"),
+            ")"
+        )
+    };
+}
+pub(super) use was_reached;
+
 pub mod fill;
 pub mod groups;
 pub mod settle;

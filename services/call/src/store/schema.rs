@@ -69,7 +69,8 @@ table! {
         talk_seconds -> Nullable<Int4>, price -> Nullable<Text>, recording_url -> Nullable<Text>,
         transfer_to -> Nullable<Text>, branch_b -> Bool, read_back_at -> Nullable<Timestamptz>, read_backs -> Int4,
         traceparent -> Nullable<Text>, settle_polls -> Int4, blanked_at -> Nullable<Timestamptz>,
-        campaign_id -> Nullable<Uuid>, contact_id -> Nullable<Uuid>, hook_at -> Nullable<Timestamptz>,
+        campaign_id -> Nullable<Uuid>, contact_id -> Nullable<Uuid>, campaign_version -> Nullable<Int8>,
+        hook_at -> Nullable<Timestamptz>,
     }
 }
 table! {
@@ -117,7 +118,7 @@ table! {
         idempotency_key -> Text, fingerprint -> Bytea, account_id -> Uuid, agent_id -> Uuid, rules -> Jsonb,
         max_concurrent_calls -> Int4, calls_per_minute -> Int4, priority -> Int4, ring_timeout_seconds -> Int4,
         time_limit_seconds -> Int4, record -> Bool, metadata -> Jsonb, hook_endpoint -> Nullable<Text>,
-        created_at -> Timestamptz, started_at -> Nullable<Timestamptz>, running_since -> Nullable<Timestamptz>,
+        calls_since -> Int8, created_at -> Timestamptz, started_at -> Nullable<Timestamptz>, running_since -> Nullable<Timestamptz>,
         ended_at -> Nullable<Timestamptz>,
     }
 }

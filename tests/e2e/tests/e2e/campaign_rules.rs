@@ -329,6 +329,60 @@ impl DialHookService for Hook {
     }
 }
 
+/// What is changed of a campaign reaches the calls that wait already: they are made anew, and nobody loses an attempt.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_wait_are_made_anew_when_their_campaign_changes() -> Result<()> {
+    let story = Story::start().await?;
+    answers(&story, 4)?;
+    let control = story.stack.control();
+    control.set_outcome(&person(0), Outcome::answered_by(CallerScript::new().silence(60_000)))?;
+    let rules = Rules {
+        max_concurrent_calls: 1,
+        max_attempts: 1,
+        ..always()
+    };
+    let id = started(&story, "changed", story.settings(rules), &[0, 1, 2, 3]).await?;
+    let queued = "calls WHERE state = 'queued' AND campaign_id IS NOT NULL";
+    stack::poll("one call and three that wait for it", PATIENCE, async || {
+        match (story.posts(), story.count(queued).await) {
+            (Ok(1), Ok(3)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    let update = UpdateCampaignRequest {
+        campaign_id: id.clone(),
+        settings: Some(CampaignSettings {
+            metadata: [("offer".to_owned(), "second".to_owned())].into(),
+            ..CampaignSettings::default()
+        }),
+        update_mask: Some(FieldMask {
+            paths: vec!["metadata".to_owned()],
+        }),
+    };
+    story.stack.clients().campaigns().update_campaign(update).await?;
+    let renewed = format!("{queued} AND metadata->>'offer' = 'second'");
+    stack::poll("three that were made anew", PATIENCE, async || {
+        match (story.count(&renewed).await, story.count(queued).await) {
+            (Ok(3), Ok(3)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    let live = story
+        .at_exotel(|report| !report.streams.is_empty() && report.ended.is_none())
+        .await?;
+    control.hang_up(&live.call_sid)?;
+    let done = story.campaign_is(&id, CampaignState::Finished).await?;
+    let progress = done.progress.context("no progress")?;
+    assert_eq!(progress.by_state["reached"], 4, "{progress:?}");
+    assert_eq!(progress.by_outcome, [("completed".to_owned(), 4)].into());
+    assert_eq!(story.posts()?, 4);
+    let dropped = "calls WHERE state = 'canceled' AND end_reason = 'campaign_changed' AND attempt = 0";
+    assert_eq!(story.count(dropped).await?, 3);
+    story.stack.shut_down().await
+}
+
 /// The hook has the last word: only its yes dials, and its silence is no yes.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_hooks_yes_dials() -> Result<()> {
@@ -353,25 +407,18 @@ async fn only_a_hooks_yes_dials() -> Result<()> {
         let _ = server.await;
     });
     let id = started(&story, "hooked", settings, &[0, 1, 2, 3]).await?;
-    let waiting = async |number: usize| {
-        let word = "calls WHERE state = 'queued' AND customer = ";
-        let later = story
-            .count(&format!(
-                "{word} '{}' AND waiting_reason = 'hook_later'",
-                person(number)
-            ))
-            .await?;
-        let away = story
-            .count(&format!(
-                "{word} '{}' AND waiting_reason = 'hook_unavailable'",
-                person(number)
-            ))
-            .await?;
-        anyhow::Ok((later, away))
-    };
+    let away = format!(
+        "calls WHERE state = 'queued' AND customer = '{}' AND waiting_reason = 'hook_unavailable'",
+        person(3)
+    );
+    // What is for later is in nobody's way until then.
+    let later = format!(
+        "contacts WHERE number = '{}' AND state = 'pending' AND reason = 'hook_later' AND next_at > now() + interval '59 minutes'",
+        person(2)
+    );
     stack::poll("two that wait", PATIENCE, async || {
-        match (waiting(2).await, waiting(3).await) {
-            (Ok((1, 0)), Ok((0, 1))) => Ok(()),
+        match (story.count(&later).await, story.count(&away).await) {
+            (Ok(1), Ok(1)) => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })

@@ -58,6 +58,7 @@ impl Call {
             settle_polls: 0,
             blanked_at: None,
             campaign_id: None,
+            campaign_version: None,
             contact_id: None,
             hook_at: None,
         }

@@ -1,16 +1,15 @@
 //! What a claim of a campaign's call must know of its campaign, under the campaign's lock.
 
-use callbridge_proto::id::{CallId, CampaignId};
+use callbridge_proto::id::CampaignId;
 use chrono::{DateTime, Utc};
 use diesel::{
     OptionalExtension as _, QueryResult, QueryableByName, sql_query,
-    sql_types::{Int4, Jsonb, Nullable, Text, Timestamptz, Uuid},
+    sql_types::{Bool, Int4, Int8, Jsonb, Nullable, Text, Timestamptz, Uuid},
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::Value;
-use uuid::Uuid as RawUuid;
 
-use crate::store::prepared::Prepared;
+use crate::store::{calls::Call, prepared::Prepared};
 
 /// A campaign as a claim sees it.
 #[derive(Debug, Clone, QueryableByName)]
@@ -33,6 +32,12 @@ pub struct Gate {
     /// The contact's zone; empty is that of the rules. None: the contact is gone, or has another call.
     #[diesel(sql_type = Nullable<Text>)]
     pub zone: Option<String>,
+    /// The campaign makes other calls than when this one was made.
+    #[diesel(sql_type = Bool)]
+    pub changed: bool,
+    /// The campaign has a hook that has not said yes to this call lately.
+    #[diesel(sql_type = Bool)]
+    pub unasked: bool,
     /// The database's time.
     #[diesel(sql_type = Timestamptz)]
     pub now: DateTime<Utc>,
@@ -40,22 +45,20 @@ pub struct Gate {
 
 /// Locks the campaign until the transaction ends, so that no pause comes between this look and the commit, and reads it as it
 /// stands then. Its pace is only ever changed under the account's lock, which the caller has.
-pub async fn lock(
-    conn: &mut AsyncPgConnection,
-    campaign: CampaignId,
-    contact: Option<RawUuid>,
-    call: CallId,
-) -> QueryResult<Option<Gate>> {
+pub async fn lock(conn: &mut AsyncPgConnection, campaign: CampaignId, call: &Call) -> QueryResult<Option<Gate>> {
     let query = sql_query(
         "WITH held AS MATERIALIZED (
-            SELECT state, rules, max_concurrent_calls, calls_per_minute FROM campaigns WHERE id = $1 FOR NO KEY UPDATE
-        ) SELECT held.*, t.next_at, k.zone, clock_timestamp() AS now
+            SELECT state, rules, max_concurrent_calls, calls_per_minute, calls_since, hook_endpoint FROM campaigns WHERE id = $1 FOR NO KEY UPDATE
+        ) SELECT held.*, coalesce($4 < held.calls_since, false) AS changed,
+            held.hook_endpoint IS NOT NULL AND coalesce($5 < clock_timestamp() - interval '30 seconds', true) AS unasked, t.next_at, k.zone, clock_timestamp() AS now
         FROM held JOIN campaign_paces t ON t.campaign_id = $1
         LEFT JOIN contacts k ON k.campaign_id = $1 AND k.id = $2 AND k.call_id = $3 AND k.state = 'calling'",
     )
     .bind::<Uuid, _>(campaign.0)
-    .bind::<Nullable<Uuid>, _>(contact)
-    .bind::<Uuid, _>(call.0);
+    .bind::<Nullable<Uuid>, _>(call.contact_id)
+    .bind::<Uuid, _>(call.id)
+    .bind::<Nullable<Int8>, _>(call.campaign_version)
+    .bind::<Nullable<Timestamptz>, _>(call.hook_at);
     Prepared(query).get_result(conn).await.optional()
 }
 

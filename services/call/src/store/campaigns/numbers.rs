@@ -10,7 +10,11 @@ use diesel::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid as RawUuid;
 
-use crate::store::{prepared::Prepared, schema::suppressions};
+use crate::store::{
+    contacts::{agent_unavailable, was_reached},
+    prepared::Prepared,
+    schema::suppressions,
+};
 
 /// Why a number is on the list of all campaigns: Exotel refused it by the do-not-disturb register, and would do so again.
 pub const DND: &str = "exotel_dnd";
@@ -27,6 +31,9 @@ pub struct Number {
     /// The dial that has to fall out of the period before there may be another one.
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub blocking: Option<DateTime<Utc>>,
+    /// The contact has talked with an agent in this campaign.
+    #[diesel(sql_type = Bool)]
+    pub reached: bool,
 }
 
 /// Lets only one campaign at a time decide about a number, until the transaction ends: two that count at one time would both dial.
@@ -36,14 +43,15 @@ pub async fn lock(conn: &mut AsyncPgConnection, number: &str) -> QueryResult<usi
     Prepared(query).execute(conn).await
 }
 
-/// How a number stands for a campaign, with a frequency cap of `count` dials since `since`.
+/// How a number stands for a campaign whose contact it is, with a frequency cap of `count` dials since `since`.
 pub async fn standing(
     conn: &mut AsyncPgConnection,
     campaign: CampaignId,
+    contact: Option<RawUuid>,
     number: &str,
     cap: Option<(u32, DateTime<Utc>)>,
 ) -> QueryResult<Number> {
-    let query = sql_query(
+    let query = sql_query(concat!(
         "WITH dials AS (
             SELECT post_started_at AS at FROM calls
             WHERE customer = $1 AND campaign_id IS NOT NULL AND post_started_at > $3
@@ -55,12 +63,15 @@ pub async fn standing(
                 AND (s.expires_at IS NULL OR s.expires_at > (SELECT clock_timestamp()))
         ) AS suppressed,
         (SELECT count(*) FROM dials) AS dials,
-        (SELECT at FROM dials ORDER BY at DESC OFFSET greatest($4, 1) - 1 LIMIT 1) AS blocking",
-    )
+        (SELECT at FROM dials ORDER BY at DESC OFFSET greatest($4, 1) - 1 LIMIT 1) AS blocking, ",
+        was_reached!("$5"),
+        " AS reached"
+    ))
     .bind::<Text, _>(number)
     .bind::<Uuid, _>(campaign.0)
     .bind::<Nullable<Timestamptz>, _>(cap.map(|(_, since)| since))
-    .bind::<Int8, _>(cap.map_or(1, |(count, _)| i64::from(count)));
+    .bind::<Int8, _>(cap.map_or(1, |(count, _)| i64::from(count)))
+    .bind::<Nullable<Uuid>, _>(contact);
     Prepared(query).get_result(conn).await
 }
 

@@ -61,6 +61,34 @@ pub async fn zones(conn: &mut AsyncPgConnection, campaign: CampaignId) -> QueryR
     Ok(rows.into_iter().map(|row| row.zone).collect())
 }
 
+/// A phone of the pool, and how many more of its calls may wait.
+#[derive(Debug, Clone, Copy, QueryableByName)]
+pub struct Pooled {
+    /// The phone.
+    #[diesel(sql_type = Uuid)]
+    pub id: RawUuid,
+    /// None: it has no cap.
+    #[diesel(sql_type = Nullable<Int8>)]
+    pub room: Option<i64>,
+}
+
+/// A campaign's pool, in order. For a phone with a cap as many calls may wait as it takes at one time, and as many more as it has
+/// free: what it cannot take soon would keep the others' calls out of the queue.
+pub async fn pool(conn: &mut AsyncPgConnection, campaign: CampaignId) -> QueryResult<Vec<Pooled>> {
+    let query = sql_query(
+        "SELECT p.id, CASE WHEN p.max_concurrent_calls > 0 THEN 2 * p.max_concurrent_calls - (
+                SELECT count(*) FROM calls c WHERE c.account_id = p.account_id AND c.phone_id = p.id
+                    AND c.state IN ('dialing', 'unconfirmed', 'placed', 'ringing', 'in_progress')
+            ) - (
+                SELECT count(*) FROM calls c WHERE c.campaign_id = $1 AND c.phone_id = p.id AND c.state = 'queued'
+                    AND c.due_at <= (SELECT clock_timestamp())
+            ) END AS room
+        FROM campaign_phones o JOIN phones p ON p.id = o.phone_id WHERE o.campaign_id = $1 ORDER BY o.place",
+    )
+    .bind::<Uuid, _>(campaign.0);
+    Prepared(query).load(conn).await
+}
+
 /// A contact whose time has come, and how its number stands.
 #[derive(Clone, QueryableByName)]
 pub struct Due {
@@ -73,16 +101,13 @@ pub struct Due {
     /// Calls that were made for it before.
     #[diesel(sql_type = Int4)]
     pub calls: i32,
-    /// A word for the last outcome.
-    #[diesel(sql_type = Nullable<Text>)]
-    pub reason: Option<String>,
     /// Its number is on a list.
     #[diesel(sql_type = Bool)]
     pub suppressed: bool,
     /// The dial that has to fall out of the frequency cap's period first.
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub blocking: Option<DateTime<Utc>>,
-    /// Its last call came to a conversation, as was learned late.
+    /// A call of it came to a conversation, as was learned late.
     #[diesel(sql_type = Bool)]
     pub reached: bool,
 }
@@ -102,17 +127,17 @@ pub async fn due(
     limit: i64,
     cap: Option<(u32, DateTime<Utc>)>,
 ) -> QueryResult<Vec<Due>> {
-    let query = sql_query(
+    let query = sql_query(concat!(
         // Each zone's are read in the order of the index and locked on the way: nothing else would stay quick in a list whose
         // statistics are old.
         "WITH held AS MATERIALIZED (
             SELECT k.* FROM unnest($2) AS z (zone) CROSS JOIN LATERAL (
-                SELECT c.id, c.number, c.calls, c.reason, c.call_id, c.next_at FROM contacts c
+                SELECT c.id, c.number, c.calls, c.call_id, c.next_at FROM contacts c
                 WHERE c.campaign_id = $1 AND c.zone = z.zone AND c.state = 'pending'
                     AND c.next_at <= (SELECT clock_timestamp())
                 ORDER BY c.next_at, c.id LIMIT $3 FOR UPDATE SKIP LOCKED
             ) k ORDER BY k.next_at, k.id LIMIT $3
-        ) SELECT held.id, held.number, held.calls, held.reason,
+        ) SELECT held.id, held.number, held.calls,
             EXISTS (SELECT 1 FROM suppressions s WHERE s.number = held.number AND s.campaign_id IS NULL
                 AND (s.expires_at IS NULL OR s.expires_at > (SELECT clock_timestamp())))
             OR EXISTS (SELECT 1 FROM suppressions s WHERE s.number = held.number AND s.campaign_id = $1
@@ -122,11 +147,11 @@ pub async fn due(
                 WHERE d.customer = held.number AND d.campaign_id IS NOT NULL AND d.post_started_at > $4
                 ORDER BY d.post_started_at DESC OFFSET $5 - 1 LIMIT 1
             ) END AS blocking,
-            held.call_id IS NOT NULL AND held.reason IS DISTINCT FROM 'agent_unavailable' AND EXISTS (
-                SELECT 1 FROM calls l WHERE l.id = held.call_id AND l.state = 'completed'
-            ) AS reached
-        FROM held ORDER BY held.id",
-    )
+            held.call_id IS NOT NULL AND ",
+        was_reached!("held.id"),
+        " AS reached
+        FROM held ORDER BY held.id"
+    ))
     .bind::<Uuid, _>(campaign.0)
     .bind::<Array<Text>, _>(zones)
     .bind::<Int8, _>(limit)
@@ -179,12 +204,12 @@ pub async fn turn_into_calls(
             INSERT INTO calls (
                 id, version, direction, state, account_id, phone_id, agent_id, agent_version, customer, exophone, caller,
                 idempotency_key, dial_mode, ring_timeout_seconds, time_limit_seconds, record, priority, metadata,
-                not_before, due_at, expire_at, facts, campaign_id, contact_id
+                not_before, due_at, expire_at, facts, campaign_id, contact_id, campaign_version
             )
             SELECT t.call, 1, 'outbound', 'queued', m.account_id, p.id, m.agent_id, $5, t.number, p.number, $6,
                 'contact_' || replace(t.id::text, '-', '') || ':' || t.calls, p.dial_mode, m.ring_timeout_seconds,
                 m.time_limit_seconds, m.record, $7, m.metadata || t.variables,
-                clock_timestamp(), clock_timestamp(), $8, $9, m.id, t.id
+                clock_timestamp(), clock_timestamp(), $8, $9, m.id, t.id, $10
             FROM taken t JOIN phones p ON p.id = t.phone JOIN campaigns m ON m.id = $1
             RETURNING id, contact_id
         ) INSERT INTO call_events (call_id, version, type, state, source, data)
@@ -200,7 +225,9 @@ pub async fn turn_into_calls(
     .bind::<Text, _>(campaign.id().to_string())
     .bind::<Int4, _>(common.priority)
     .bind::<Timestamptz, _>(common.expire_at)
-    .bind::<Jsonb, _>(&common.facts);
+    .bind::<Jsonb, _>(&common.facts)
+    // Of what was read: an update meanwhile makes the call one of before.
+    .bind::<Int8, _>(campaign.version);
     Prepared(query).execute(conn).await
 }
 
@@ -224,7 +251,9 @@ pub async fn set_aside(conn: &mut AsyncPgConnection, campaign: CampaignId, aside
     let reasons: Vec<&str> = aside.iter().map(|aside| aside.reason).collect();
     let times: Vec<DateTime<Utc>> = aside.iter().map(|aside| aside.next_at).collect();
     let query = sql_query(
-        "UPDATE contacts k SET state = n.state, reason = n.reason, next_at = greatest(k.next_at, n.next_at)
+        // A contact that goes on waiting keeps the word for its last outcome.
+        "UPDATE contacts k SET state = n.state, next_at = greatest(k.next_at, n.next_at),
+            reason = CASE WHEN n.state = 'pending' THEN coalesce(k.reason, n.reason) ELSE n.reason END
         FROM unnest($2, $3, $4, $5) AS n (contact, state, reason, next_at)
         WHERE k.campaign_id = $1 AND k.id = n.contact",
     )
