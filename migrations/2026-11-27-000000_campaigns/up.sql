@@ -91,6 +91,8 @@ CREATE TABLE contacts (
     next_at timestamptz NOT NULL DEFAULT 'epoch',
     -- The latest call.
     call_id uuid,
+    -- The import of a file with a hash that it came with: held until the hash was compared, see next_at.
+    import_id uuid,
     PRIMARY KEY (campaign_id, id),
     UNIQUE (campaign_id, number)
 );
@@ -101,6 +103,8 @@ CREATE INDEX contacts_calling ON contacts (call_id) WHERE state = 'calling';
 CREATE TABLE campaign_imports (
     campaign_id uuid NOT NULL REFERENCES campaigns (id),
     key text NOT NULL CHECK (length(key) BETWEEN 1 AND 128),
+    -- Of contacts that are held.
+    id uuid NOT NULL,
     caller text NOT NULL,
     -- What is sent under the key: the file's hash, if it was told, whether contacts that are there are replaced, and the names of
     -- the file's columns, a line for each (none: a list), once they are known. Another file needs another key.
@@ -121,18 +125,20 @@ CREATE TABLE campaign_imports (
     PRIMARY KEY (campaign_id, key)
 );
 
--- Numbers that campaigns do not call: one campaign, or all of them.
+-- Numbers that campaigns do not call: one campaign, or all of them. What people asked for and what Exotel refused are entries of
+-- their own: neither is lost when the other one goes.
 CREATE TABLE suppressions (
     id uuid PRIMARY KEY,
     number text NOT NULL,
     campaign_id uuid REFERENCES campaigns (id),
+    source text NOT NULL CHECK (source IN ('caller', 'exotel')),
     reason text NOT NULL,
     by text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     expires_at timestamptz
 );
-CREATE UNIQUE INDEX suppressions_of_all ON suppressions (number) WHERE campaign_id IS NULL;
-CREATE UNIQUE INDEX suppressions_of_campaign ON suppressions (campaign_id, number) WHERE campaign_id IS NOT NULL;
+CREATE UNIQUE INDEX suppressions_of_all ON suppressions (number, source) WHERE campaign_id IS NULL;
+CREATE UNIQUE INDEX suppressions_of_campaign ON suppressions (campaign_id, number, source) WHERE campaign_id IS NOT NULL;
 
 -- Who put which number on a list, and who took it off. Only ever appended to.
 CREATE TABLE suppression_history (

@@ -25,6 +25,12 @@ const RECORDINGS_AT_ONCE: usize = 32;
 /// Imports of contacts at one time; each holds a connection and some megabytes.
 const IMPORTS_AT_ONCE: usize = 4;
 
+/// Forecasts at one time; each has a thread.
+const FORECASTS_AT_ONCE: usize = 2;
+
+/// Watchers of campaigns at one time.
+const CAMPAIGN_WATCHERS: usize = 64;
+
 /// Batches of questions to hooks at one time.
 const HOOKS_AT_ONCE: usize = 8;
 
@@ -61,6 +67,10 @@ pub struct App {
     pub recording_permits: Arc<Semaphore>,
     /// One for each import of contacts.
     pub import_permits: Arc<Semaphore>,
+    /// One for each forecast, which reads all contacts of a campaign and computes for a while.
+    pub forecast_permits: Arc<Semaphore>,
+    /// One for each watcher of a campaign, each of which reads once a second.
+    pub campaign_watch_permits: Arc<Semaphore>,
     /// One for each batch of questions to a campaign's hook.
     pub hook_permits: Arc<Semaphore>,
     /// Which hooks are being asked, or left alone.
@@ -105,6 +115,8 @@ impl App {
             recordings: config.recording_store.as_ref().map(Place::open).transpose()?,
             hook_permits: Arc::new(Semaphore::new(HOOKS_AT_ONCE)),
             hooks: Hooks::default(),
+            forecast_permits: Arc::new(Semaphore::new(FORECASTS_AT_ONCE)),
+            campaign_watch_permits: Arc::new(Semaphore::new(CAMPAIGN_WATCHERS)),
             import_permits: Arc::new(Semaphore::new(IMPORTS_AT_ONCE)),
             recording_permits: Arc::new(Semaphore::new(RECORDINGS_AT_ONCE)),
             config,

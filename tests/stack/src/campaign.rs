@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use anyhow::Context as _;
 use bytes::Bytes;
 use callbridge_proto::campaign::v1::{
-    AddContactsRequest, AddContactsResponse, CampaignSettings, CreateCampaignRequest, ImportHeader, Retries, Retry,
-    Rules, StartCampaignRequest, Window, add_contacts_request::Message,
+    AddContactsRequest, AddContactsResponse, Breaker, CampaignSettings, CreateCampaignRequest, ImportHeader, Retries,
+    Retry, Rules, StartCampaignRequest, Window, add_contacts_request::Message,
 };
 use tokio_stream::{Stream, StreamExt as _, iter};
 use tonic::Status;
@@ -40,8 +40,15 @@ pub(crate) fn retries(most: i32, seconds: i64) -> Retries {
     }
 }
 
-/// A campaign whose calls are short.
+/// A campaign whose calls are short, and that goes on however many of them fail.
 pub(crate) fn settings(name: &str, agent_id: &str, phone_id: &str, rules: Rules) -> CampaignSettings {
+    let rules = Rules {
+        breaker: Some(Breaker {
+            limit: 100,
+            ..Breaker::default()
+        }),
+        ..rules
+    };
     CampaignSettings {
         name: name.to_owned(),
         agent_id: agent_id.to_owned(),

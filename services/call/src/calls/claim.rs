@@ -68,6 +68,12 @@ struct Ready {
 /// Takes the account's next call: dials it, writes why it waits, or gives it up.
 pub(super) async fn next(app: &Arc<App>, account: AccountId, permit: OwnedSemaphorePermit) -> Result<Claimed, Error> {
     let mut conn = app.db.conn().await?;
+    // Most of the time it is not the account's turn yet, or another replica has just taken it. The lock decides; this saves the looks.
+    if let Some(pace) = rates::peek(&conn, account, rates::Kind::Dial).await?
+        && let Err(at) = capacity::turn(pace, TimeDelta::zero())
+    {
+        return Ok(Claimed::NotBefore(until(at, pace.now)));
+    }
     let Some(id) = queue::next(&mut conn, account).await? else {
         let turn = queue::campaign_turn(&mut conn, account).await?;
         return Ok(turn.map_or(Claimed::Nothing, |(at, now)| {
@@ -276,6 +282,8 @@ async fn decide(
         ..ready.caps
     };
     lock_agent(conn, caps, call.agent_id).await?;
+    // Other accounts may want to call the same person, and other campaigns may count the same dials.
+    numbers::lock(conn, &call.customer).await?;
     let wants = Wants {
         account,
         phone: call
@@ -374,9 +382,6 @@ impl Locked {
             .rules
             .frequency_cap
             .map(|cap| (cap.count, cap.since(self.gate.now)));
-        if cap.is_some() {
-            numbers::lock(conn, &call.customer).await?;
-        }
         let number = numbers::standing(conn, self.id, call.contact_id, &call.customer, cap).await?;
         Ok(gate::judge(&self.gate, &self.rules, &number))
     }
@@ -483,7 +488,7 @@ async fn put_off(
 ///
 /// # Errors
 /// The error itself, if it is not about the row.
-pub(super) async fn unreadable(app: &App, conn: &mut AsyncPgConnection, id: CallId, error: Error) -> Result<(), Error> {
+pub(crate) async fn unreadable(app: &App, conn: &mut AsyncPgConnection, id: CallId, error: Error) -> Result<(), Error> {
     let Error::Db(DbError::Query(diesel::result::Error::DeserializationError(_))) = &error else {
         return Err(error);
     };

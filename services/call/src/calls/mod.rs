@@ -12,7 +12,7 @@ mod answer;
 mod ask;
 pub mod breaker;
 pub mod capacity;
-mod claim;
+pub(crate) mod claim;
 pub mod dial;
 pub mod dispatch;
 mod draft;

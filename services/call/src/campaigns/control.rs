@@ -17,6 +17,7 @@ use super::{
 use crate::{
     app::App,
     calls::{
+        claim,
         record::{Note, record},
         state::{End, Event, Outcome, Party, Source},
     },
@@ -27,6 +28,8 @@ use crate::{
     },
 };
 
+/// The reason of a campaign's end that has called all contacts.
+pub(super) const NO_CONTACTS_LEFT: &str = "no_contacts_left";
 /// Calls that wait and are cancelled at one time.
 const BATCH: i64 = 50;
 
@@ -74,7 +77,7 @@ pub async fn create(app: &App, caller: &str, key: &str, settings: &Settings) -> 
     let mut earlier = campaigns::by_key(&mut conn, caller, key).await?;
     if earlier.is_none() {
         let now = calls::database_now(&conn).await?;
-        let account = settings.account(&mut conn, now).await?;
+        let account = settings.account(&mut conn, Some(now)).await?;
         let maker = Maker {
             caller,
             key,
@@ -147,7 +150,8 @@ pub async fn update(
                 return Ok(Whole { campaign, phones });
             }
             let now = calls::database_now(conn).await?;
-            let account = wanted.account(conn, now).await?;
+            let of_new = (wanted.rules != before.rules).then_some(now);
+            let account = wanted.account(conn, of_new).await?;
             if account != campaign.account_id {
                 return Err(Error::invalid("phone_ids", "are of the campaign's account"));
             }
@@ -195,7 +199,7 @@ pub async fn control(
 ) -> Result<Campaign, Error> {
     let mut conn = app.db.conn().await?;
     let (campaign, changed) = conn
-        .transaction::<_, Error, _>(async |conn| follow(conn, by, id, control, reason).await)
+        .transaction::<_, Error, _>(async |conn| follow(conn, by, id, control, reason, |_| true).await)
         .await?;
     drop(conn);
     if changed {
@@ -205,7 +209,37 @@ pub async fn control(
     Ok(campaign)
 }
 
-/// The same within the caller's transaction; the second value tells whether anything changed.
+/// Steers a campaign without being asked. `still` is whether there is reason to, by the campaign as it stands under its lock: what
+/// was read before may be what an operator has just changed. Returns whether it did.
+///
+/// # Errors
+/// `NotFound`, or of the database.
+pub(super) async fn by_itself(
+    app: &Arc<App>,
+    id: CampaignId,
+    control: Control,
+    reason: &str,
+    still: impl Fn(&Campaign) -> bool + Send + Sync,
+) -> Result<bool, Error> {
+    let mut conn = app.db.conn().await?;
+    let done = conn
+        .transaction::<_, Error, _>(async |conn| follow(conn, "callbridge", id, control, reason, &still).await)
+        .await;
+    drop(conn);
+    match done {
+        Ok((_, true)) => {
+            warn!(campaign.id = %id, control = control.word(), reason, "a campaign is steered by itself");
+            app.hub.campaign_changed();
+            Ok(true)
+        }
+        // An operator was quicker.
+        Ok((_, false)) | Err(Error::Precondition { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The same within the caller's transaction, if `still` says so of the locked campaign; the second value tells whether anything
+/// changed.
 ///
 /// # Errors
 /// As [`control`].
@@ -215,8 +249,12 @@ pub(super) async fn follow(
     id: CampaignId,
     control: Control,
     reason: &str,
+    still: impl Fn(&Campaign) -> bool,
 ) -> Result<(Campaign, bool), Error> {
     let campaign = campaigns::lock(conn, id).await?.ok_or_else(|| unknown(id))?;
+    if !still(&campaign) {
+        return Ok((campaign, false));
+    }
     let from =
         State::of(&campaign.state).ok_or_else(|| Error::internal("a campaign has a state of a later release"))?;
     let to = match lead(from, control) {
@@ -290,8 +328,8 @@ pub(super) async fn cancel_left_over(app: &Arc<App>) -> Result<bool, Error> {
             Ok(Some((_, true))) => app.hub.committed(id),
             Ok(_) => {}
             Err(error) => {
-                warn!(call.id = %id, %error, "a call that its campaign does not want any more could not be cancelled");
-                return Ok(false);
+                // A row that cannot be read must not keep the others.
+                claim::unreadable(app, &mut conn, id, error).await?;
             }
         }
     }

@@ -1,5 +1,7 @@
 //! A forecast of a campaign as it stands: reads what [`forecast`] is run with.
 
+use std::sync::Arc;
+
 use callbridge_proto::id::CampaignId;
 use chrono::TimeDelta;
 
@@ -37,8 +39,14 @@ pub struct Assumed {
 /// Runs it. Also the rules that it went by.
 ///
 /// # Errors
-/// `NotFound`, or Invalid when the assumed rules are impossible.
+/// `NotFound`, Invalid when the assumed rules are impossible, or Exhausted (`TOO_MANY_FORECASTS`).
 pub async fn run(app: &App, id: CampaignId, assumed: Assumed) -> Result<(Forecast, Rules), Error> {
+    let permit = Arc::clone(&app.forecast_permits).try_acquire_owned().map_err(|_| {
+        Error::exhausted(
+            "TOO_MANY_FORECASTS",
+            "this replica computes as many forecasts as it can: try again in some seconds",
+        )
+    })?;
     let mut conn = app.db.conn().await?;
     let campaign = campaigns::find(&mut conn, id)
         .await?
@@ -47,7 +55,7 @@ pub async fn run(app: &App, id: CampaignId, assumed: Assumed) -> Result<(Forecas
     let rules = match assumed.rules {
         Some(rules) => {
             let mut wrong = crate::error::Violations::new();
-            rules.check(now, &mut wrong);
+            rules.check(Some(now), &mut wrong);
             wrong.finish()?;
             rules
         }
@@ -79,7 +87,12 @@ pub async fn run(app: &App, id: CampaignId, assumed: Assumed) -> Result<(Forecas
     let capacity = capacity(&rules, bounds);
     // Up to some seconds of computing, which must not hold up what else this thread does.
     let task_rules = rules.clone();
-    let done = tokio::task::spawn_blocking(move || forecast::run(&task_rules, groups, calls, capacity, now)).await;
+    let done = tokio::task::spawn_blocking(move || {
+        // Whoever asked may have gone; the work goes on, and counts.
+        let _permit = permit;
+        forecast::run(&task_rules, groups, calls, capacity, now)
+    })
+    .await;
     let forecast = done.map_err(|error| Error::internal_from("a forecast could not be computed", error))?;
     Ok((forecast, rules))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
-use tracing::{Instrument as _, info, info_span, warn};
+use tracing::{Instrument as _, info, info_span};
 use uuid::Uuid;
 
 use super::{
@@ -38,8 +38,12 @@ const MOST_WAITING: i64 = 4_096;
 /// A call that waits this long is given up, and its contact is due again.
 const EXPIRES_AFTER: TimeDelta = TimeDelta::days(30);
 
-/// How long a contact waits whose phone has no room: others have their turn meanwhile.
+/// How long a contact waits whose phone has no room, or whose number is on another call: others have their turn meanwhile.
 const NO_PHONE: TimeDelta = TimeDelta::minutes(1);
+/// Contacts looked at in one round, at least: of those that may not be called now many are set aside at one time.
+const LOOKED_AT: i64 = 64;
+/// For how long at most a contact is set aside by the frequency cap: the cap may be another one then.
+const CAP_LOOK: TimeDelta = TimeDelta::hours(1);
 
 /// What a look at a campaign came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,19 +64,27 @@ pub(super) async fn campaign(app: &Arc<App>, campaign: &Campaign) -> Result<Fill
     let rules = settings::rules(campaign)?;
     let mut conn = app.db.conn().await?;
     let now = calls::database_now(&conn).await?;
-    if rules.end_at.is_some_and(|end| end <= now) {
+    let is_late = |campaign: &Campaign| {
+        let end_at = settings::rules(campaign).ok().and_then(|rules| rules.end_at);
+        end_at.is_some_and(|end| end <= now)
+    };
+    if is_late(campaign) {
         drop(conn);
-        return finish(app, campaign, "end_time").await;
+        return stop(app, campaign, Control::Finish, "end_time", is_late).await;
     }
     let Some(agent) = agents::find(&conn, campaign.agent_id()).await? else {
         drop(conn);
-        return pause(app, campaign, "agent_gone").await;
+        let same = |now: &Campaign| now.agent_id == campaign.agent_id;
+        return stop(app, campaign, Control::Pause, "agent_gone", same).await;
     };
     let per_minute = campaigns::account_rate(&mut conn, campaign.account_id).await?;
     let pool = fill::pool(&mut conn, campaign.id()).await?;
     if pool.is_empty() {
         drop(conn);
-        return pause(app, campaign, "phone_gone").await;
+        return stop(app, campaign, Control::Pause, "phone_gone", |now| {
+            now.version == campaign.version
+        })
+        .await;
     }
     let common = Common {
         agent_version: agent.0.version,
@@ -88,16 +100,16 @@ pub(super) async fn campaign(app: &Arc<App>, campaign: &Campaign) -> Result<Fill
         .instrument(info_span!("db.transaction", otel.name = "campaign_fill"))
         .await?;
     match filled {
-        Some(0) => {
+        Some(Round { any: false, .. }) => {
             // Nothing was due. Most of the time that is because something is due later.
             if is_done(&mut conn, campaign).await? {
                 return finish_if_done(app, conn, campaign).await;
             }
             Ok(Filled::Enough)
         }
-        Some(turned) => {
+        Some(Round { more, .. }) => {
             app.hub.work();
-            Ok(if turned >= want { Filled::More } else { Filled::Enough })
+            Ok(if more { Filled::More } else { Filled::Enough })
         }
         None => Ok(Filled::Enough),
     }
@@ -113,7 +125,16 @@ fn ahead(of_campaign: i32, of_account: i32) -> i64 {
     (i64::from(rate) * AHEAD.num_seconds() / 60).clamp(LEAST, MOST)
 }
 
-/// Returns how many contacts were dealt with; None: the queue is full, or another replica fills it.
+/// What became of the contacts that were due.
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    /// There were any.
+    any: bool,
+    /// There may be more, and room for them.
+    more: bool,
+}
+
+/// Deals with contacts that are due; None: the queue is full, or another replica fills it.
 #[expect(clippy::too_many_arguments, reason = "what was looked up before the transaction")]
 async fn fill(
     conn: &mut AsyncPgConnection,
@@ -124,7 +145,7 @@ async fn fill(
     common: &Common,
     want: i64,
     now: DateTime<Utc>,
-) -> Result<Option<i64>, Error> {
+) -> Result<Option<Round>, Error> {
     let id = campaign.id();
     let Some(queue) = fill::turn(conn, id).await? else {
         return Ok(None);
@@ -144,10 +165,15 @@ async fn fill(
     let mut zones = fill::zones(conn, id).await?;
     zones.retain(|zone| window::is_open(rules, gate::zone(rules, zone), now));
     if zones.is_empty() {
-        return Ok(Some(0));
+        return Ok(Some(Round {
+            any: false,
+            more: false,
+        }));
     }
     let cap = rules.frequency_cap.map(|cap| (cap.count, cap.since(now)));
-    let due = fill::due(conn, id, &zones, room, cap).await?;
+    let looked_at = room.max(LOOKED_AT);
+    let due = fill::due(conn, id, &zones, looked_at, cap).await?;
+    let mut left = room;
     let (mut turned, mut aside, mut deltas) = (Vec::new(), Vec::new(), Vec::new());
     for contact in &due {
         if let Some(put) = set_aside(rules, contact, now) {
@@ -155,6 +181,9 @@ async fn fill(
                 deltas.extend(moved("pending", put.state));
             }
             aside.push(put);
+            continue;
+        }
+        if left == 0 {
             continue;
         }
         let attempt = u32::try_from(contact.calls).unwrap_or(0).saturating_add(1);
@@ -167,6 +196,7 @@ async fn fill(
             });
             continue;
         };
+        left -= 1;
         deltas.extend(moved("pending", "calling"));
         turned.push(Turned {
             contact: contact.id,
@@ -183,7 +213,11 @@ async fn fill(
     for (campaign, deltas) in sum(deltas.into_iter().map(|delta| (campaign.id, delta))) {
         counts::add(conn, campaign, &deltas).await?;
     }
-    Ok(i64::try_from(due.len()).ok())
+    Ok(Some(Round {
+        any: !due.is_empty(),
+        // Where all were set aside, the next ones may be called.
+        more: left < want / 4 || i64::try_from(due.len()) == Ok(looked_at) && turned.is_empty(),
+    }))
 }
 
 /// Takes the phone that calls a contact: its own, or under rotation the next one that has room. None: there is none now.
@@ -215,9 +249,13 @@ fn set_aside(rules: &Rules, contact: &Due, now: DateTime<Utc>) -> Option<Aside> 
     if contact.suppressed {
         return Some(aside("suppressed", "suppressed", now));
     }
+    if contact.busy {
+        return Some(aside("pending", "number_busy", now + NO_PHONE));
+    }
     let period = TimeDelta::try_seconds(rules.frequency_cap?.period)?;
     let blocking = contact.blocking?;
-    Some(aside("pending", "frequency_cap", blocking + period))
+    let until = (blocking + period).min(now + CAP_LOOK);
+    Some(aside("pending", "frequency_cap", until))
 }
 
 /// A number that stays the contact's and is spread evenly: its id's random part.
@@ -244,12 +282,9 @@ async fn finish_if_done(app: &Arc<App>, mut conn: Conn, campaign: &Campaign) -> 
             if !is_done(conn, campaign).await? {
                 return Ok(false);
             }
-            let by = "callbridge";
-            Ok(
-                control::follow(conn, by, campaign.id(), Control::Finish, "no_contacts_left")
-                    .await?
-                    .1,
-            )
+            let (by, reason) = ("callbridge", control::NO_CONTACTS_LEFT);
+            let done = control::follow(conn, by, campaign.id(), Control::Finish, reason, |_| true).await?;
+            Ok(done.1)
         })
         .await;
     match finished {
@@ -265,21 +300,15 @@ async fn finish_if_done(app: &Arc<App>, mut conn: Conn, campaign: &Campaign) -> 
     }
 }
 
-async fn finish(app: &Arc<App>, campaign: &Campaign, reason: &str) -> Result<Filled, Error> {
-    steer(app, campaign, Control::Finish, reason).await
-}
-
-async fn pause(app: &Arc<App>, campaign: &Campaign, reason: &str) -> Result<Filled, Error> {
-    warn!(campaign.id = %campaign.id(), reason, "a campaign is paused");
-    steer(app, campaign, Control::Pause, reason).await
-}
-
-async fn steer(app: &Arc<App>, campaign: &Campaign, wanted: Control, reason: &str) -> Result<Filled, Error> {
-    match control::control(app, "callbridge", campaign.id(), wanted, reason).await {
-        // An operator was quicker.
-        Ok(_) | Err(Error::Precondition { .. }) => Ok(Filled::Stopped),
-        Err(error) => Err(error),
-    }
+async fn stop(
+    app: &Arc<App>,
+    campaign: &Campaign,
+    wanted: Control,
+    reason: &str,
+    still: impl Fn(&Campaign) -> bool + Send + Sync,
+) -> Result<Filled, Error> {
+    control::by_itself(app, campaign.id(), wanted, reason, still).await?;
+    Ok(Filled::Stopped)
 }
 
 #[cfg(test)]

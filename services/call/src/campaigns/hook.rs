@@ -53,6 +53,8 @@ const AGAIN: TimeDelta = TimeDelta::seconds(15);
 const LEFT_ALONE: Duration = Duration::from_secs(5);
 /// How long a contact waits when the hook says later and not when, and at most.
 const LATER: TimeDelta = TimeDelta::minutes(5);
+/// Each time costs a row: a hook that always says later must not fill the table.
+const SOONEST: TimeDelta = TimeDelta::minutes(1);
 const LATEST: TimeDelta = TimeDelta::days(7);
 const REASON_CHARS: usize = 128;
 
@@ -128,7 +130,7 @@ async fn settle(
                 .delay
                 .and_then(|delay| TimeDelta::try_seconds(delay.seconds))
                 .filter(|delay| *delay > TimeDelta::zero());
-            let until = now + delay.unwrap_or(LATER).min(LATEST);
+            let until = now + delay.unwrap_or(LATER).clamp(SOONEST, LATEST);
             // Its place in the queue is for others: the contact is due again then.
             drop_call(app, call, settled::HOOK_LATER, Some(until), answer.reason).await
         }

@@ -4,24 +4,26 @@
 use std::{mem, sync::Arc, time::Duration};
 
 use callbridge_proto::{campaign::v1::NewContact, id::CampaignId};
-use diesel_async::AsyncConnection as _;
+use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use ring::digest::{Context, SHA256};
 use serde_json::json;
 use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle, time::Instant};
 use tokio_postgres::Client;
 use tracing::info;
+use uuid::Uuid;
 
 use super::{
     contacts::{Contact, Reader, Row, copy},
     control,
-    state::State,
+    state::{Control, State},
 };
 use crate::{
     app::App,
     error::Error,
     store::campaigns::{
-        self, Standing,
-        imports::{self, Batch, CommitError, Import, Problem, WhenDuplicate},
+        self, Campaign, Standing,
+        counts::{self, Delta},
+        imports::{self, Batch, CommitError, Import, Problem, WhenDuplicate, held},
     },
 };
 
@@ -33,6 +35,8 @@ const BATCH_BYTES: usize = 2 * 1024 * 1024;
 const FLUSH_EVERY: Duration = Duration::from_secs(10);
 /// Problems that are told one by one.
 const MOST_TOLD: usize = 1_000;
+/// Held contacts that are let go, or taken back, in one transaction.
+const HELD: i64 = 10_000;
 /// Contacts of one message.
 const MOST_OF_LIST: usize = 500;
 
@@ -132,7 +136,9 @@ pub async fn begin(app: &Arc<App>, caller: &str, header: Header) -> Result<Begun
                 return Err(control::over(header.campaign));
             }
             let key = (header.campaign, header.key.as_str());
-            let import = imports::begin(conn, key, caller, header.sha256.as_deref(), header.policy).await?;
+            has_contacts(conn, caller, campaign).await?;
+            let id = app.clock.new_uuid();
+            let import = imports::begin(conn, key, id, caller, header.sha256.as_deref(), header.policy).await?;
             let same_file = header.sha256.is_none() || header.sha256 == import.sha256;
             if !same_file || import.replaces != (header.policy == WhenDuplicate::Replace) {
                 return Err(reused());
@@ -168,6 +174,19 @@ pub async fn begin(app: &Arc<App>, caller: &str, header: Header) -> Result<Begun
         header,
         _permit: permit,
     })))
+}
+
+/// A campaign that ended for want of contacts goes on when they come.
+async fn has_contacts(conn: &mut AsyncPgConnection, caller: &str, campaign: Campaign) -> Result<Campaign, Error> {
+    if State::of(&campaign.state) != Some(State::Finished) || campaign.state_reason != control::NO_CONTACTS_LEFT {
+        return Ok(campaign);
+    }
+    let reason = "contacts_added";
+    Ok(
+        control::follow(conn, caller, campaign.id(), Control::Resume, reason, |_| true)
+            .await?
+            .0,
+    )
 }
 
 /// What is known of the first file would be taken for true of the second.
@@ -259,19 +278,24 @@ impl Importing {
         self.flush().await?;
         let writer = self.writer().await?;
         let hash = self.hash.finish();
-        if self.header.sha256.is_some_and(|expected| expected != hash.as_ref()) {
-            return Err(Error::invalid(
-                "header.sha256",
-                "is not that of what was sent: send the whole file again with this key, or a new key for another file",
-            ));
-        }
         let import = writer.import;
         let campaign = self.header.campaign;
         let mut conn = self.app.db.conn().await?;
+        if let Some(expected) = &import.sha256 {
+            if expected != hash.as_ref() {
+                take_back(&mut conn, campaign, &self.header.key, import.id).await?;
+                return Err(Error::invalid(
+                    "header.sha256",
+                    "is not that of what was sent: none of it is called, and its new contacts are taken back; send the whole file again",
+                ));
+            }
+            while held::let_go(&mut conn, campaign, import.id, HELD).await? > 0 {}
+        }
         conn.transaction::<_, Error, _>(async |conn| {
             let row = campaigns::lock(conn, campaign)
                 .await?
                 .ok_or_else(|| Error::not_found("campaign", campaign))?;
+            let row = has_contacts(conn, &self.caller, row).await?;
             if imports::finish(conn, campaign, &self.header.key).await? {
                 let data = json!({
                     "accepted": import.accepted.to_string(),
@@ -318,8 +342,11 @@ impl Importing {
             }
         }
         self.line = decided;
-        let is_late = self.pending.rows > 0 && self.flushed.elapsed() >= FLUSH_EVERY;
-        if self.pending.rows >= BATCH_ROWS || self.copy.len() >= BATCH_BYTES || is_late {
+        let is_late = self.flushed.elapsed() >= FLUSH_EVERY;
+        if is_late && self.pending.rows == 0 {
+            self.flushed = Instant::now();
+            imports::touch(&mut *self.app.db.conn().await?, self.header.campaign, &self.header.key).await?;
+        } else if is_late || self.pending.rows >= BATCH_ROWS || self.copy.len() >= BATCH_BYTES {
             self.flush().await?;
         }
         Ok(())
@@ -357,6 +384,27 @@ impl Importing {
                 )),
             },
             Hand::Gone => Err(Error::internal("an import went on after an error")),
+        }
+    }
+}
+
+/// Takes all held contacts of an import back, and begins it anew.
+async fn take_back(conn: &mut AsyncPgConnection, campaign: CampaignId, key: &str, import: Uuid) -> Result<(), Error> {
+    loop {
+        let taken = conn
+            .transaction::<_, Error, _>(async |conn| {
+                let taken = held::take_back(conn, campaign, import, HELD).await?;
+                let word = "contact.pending".to_owned();
+                let n = -i64::try_from(taken).unwrap_or(0);
+                counts::add(conn, campaign.0, &[Delta { word, n }]).await?;
+                if taken == 0 {
+                    held::forget(conn, campaign, key).await?;
+                }
+                Ok(taken)
+            })
+            .await?;
+        if taken == 0 {
+            return Ok(());
         }
     }
 }

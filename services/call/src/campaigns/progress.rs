@@ -163,13 +163,22 @@ async fn waiting(
 /// Watches a campaign: at once, and then whenever something has changed.
 ///
 /// # Errors
-/// `NotFound`.
+/// `NotFound`, or Exhausted (`TOO_MANY_WATCHERS`).
 pub async fn watch(app: &Arc<App>, id: CampaignId) -> Result<mpsc::Receiver<Result<Progress, Error>>, Error> {
+    let permit = Arc::clone(&app.campaign_watch_permits)
+        .try_acquire_owned()
+        .map_err(|_| {
+            Error::exhausted(
+                "TOO_MANY_WATCHERS",
+                "as many watch campaigns at this replica as may: ask with GetCampaign, or try again",
+            )
+        })?;
     let first = read(app, id).await?;
     // One: a watcher that is slow misses what was in between, which is no loss.
     let (sender, receiver) = mpsc::channel(1);
     let app_of_task = Arc::clone(app);
     app.tasks.spawn(async move {
+        let _permit = permit;
         let app = app_of_task;
         let stopping = app.tasks.stopping();
         tokio::pin!(stopping);

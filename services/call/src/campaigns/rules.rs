@@ -28,12 +28,12 @@ pub struct Rules {
     pub retries: Retries,
     /// Attempts per contact, whatever their outcomes.
     pub max_attempts: u32,
-    /// Calls to one number, of all campaigns of the account together.
+    /// Calls to one number, of all campaigns together.
     pub frequency_cap: Option<FrequencyCap>,
     /// Which of the campaign's phones calls.
     pub caller_ids: CallerIds,
     /// Pauses the campaign when too many calls fail.
-    pub breaker: Option<Breaker>,
+    pub breaker: Breaker,
     /// Nobody is called from then on.
     pub end_at: Option<DateTime<Utc>>,
     /// -100 to 100; a larger one is served first. Campaigns of one priority share evenly.
@@ -56,7 +56,7 @@ impl Default for Rules {
             max_attempts: 4,
             frequency_cap: None,
             caller_ids: CallerIds::default(),
-            breaker: None,
+            breaker: Breaker::default(),
             end_at: None,
             priority: 0,
         }
@@ -163,7 +163,7 @@ impl CallerIds {
 /// When the campaign is paused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Breaker {
-    /// Percent of the calls that ended lately; above it the campaign is paused.
+    /// Percent of the calls that ended lately; above it the campaign is paused. 100 is never.
     pub limit: i32,
     /// Fewer calls than this tell nothing.
     pub least_sample: i32,

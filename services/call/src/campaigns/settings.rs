@@ -75,11 +75,12 @@ impl Settings {
         parts(self) != parts(than)
     }
 
-    /// The account of the phones, after a look whether all that is named is there.
+    /// The account of the phones, after a look whether all that is named is there. `now` is that of rules that are new: those that were
+    /// there may have an end that is over.
     ///
     /// # Errors
     /// Invalid, with each field.
-    pub async fn account(&self, conn: &mut AsyncPgConnection, now: DateTime<Utc>) -> Result<Uuid, Error> {
+    pub async fn account(&self, conn: &mut AsyncPgConnection, now: Option<DateTime<Utc>>) -> Result<Uuid, Error> {
         let mut wrong = Violations::new();
         self.rules.check(now, &mut wrong);
         let there = agents::cap(conn, self.agent).await?.is_some();

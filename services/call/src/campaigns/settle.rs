@@ -1,6 +1,9 @@
 //! Contacts whose call has ended: what becomes of them, in any replica, a batch at a time.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use callbridge_proto::id::CampaignId;
 use diesel_async::AsyncConnection as _;
@@ -20,7 +23,7 @@ use crate::{
     store::{
         calls,
         campaigns::{Campaign, counts},
-        contacts::settle,
+        contacts::settle::{self, Ended},
     },
 };
 
@@ -36,15 +39,16 @@ pub(super) async fn all(app: &Arc<App>) -> Result<BTreeSet<Uuid>, Error> {
     loop {
         let batch = batch(app).instrument(info_span!("campaign.settle")).await?;
         let full = i64::try_from(batch.len()) == Ok(BATCH);
-        touched.extend(batch);
+        pause_unserved(app, &batch).await?;
+        touched.extend(batch.iter().map(|contact| contact.campaign_id));
         if !full || app.tasks.is_stopping() {
             return Ok(touched);
         }
     }
 }
 
-/// One transaction. Returns a campaign for each contact.
-async fn batch(app: &App) -> Result<Vec<Uuid>, Error> {
+/// One transaction. Returns the contacts.
+async fn batch(app: &App) -> Result<Vec<Ended>, Error> {
     let mut conn = app.db.conn().await?;
     conn.transaction::<_, Error, _>(async |conn| {
         let ended = settle::ended(conn, BATCH).await?;
@@ -67,7 +71,7 @@ async fn batch(app: &App) -> Result<Vec<Uuid>, Error> {
         for (campaign, deltas) in settled::sum(deltas) {
             counts::add(conn, campaign, &deltas).await?;
         }
-        Ok(ended.iter().map(|contact| contact.campaign_id).collect())
+        Ok(ended)
     })
     .await
 }
@@ -77,9 +81,7 @@ async fn batch(app: &App) -> Result<Vec<Uuid>, Error> {
 /// # Errors
 /// Of the database.
 pub(super) async fn breaker(app: &Arc<App>, campaign: &Campaign) -> Result<bool, Error> {
-    let Some(rule) = settings::rules(campaign)?.breaker else {
-        return Ok(false);
-    };
+    let rule = settings::rules(campaign)?.breaker;
     let mut conn = app.db.conn().await?;
     let now = calls::database_now(&conn).await?;
     let since = rule.since(now, campaign.running_since.unwrap_or(campaign.created_at));
@@ -106,11 +108,27 @@ pub(super) async fn breaker(app: &Arc<App>, campaign: &Campaign) -> Result<bool,
     let Some(trip) = rule.trip(sample) else {
         return Ok(false);
     };
-    warn!(campaign.id = %campaign.id(), %trip, "a campaign is paused");
-    match control::control(app, "callbridge", campaign.id(), Control::Pause, Trip::REASON).await {
-        Ok(_) => Ok(true),
-        // An operator was quicker.
-        Err(Error::Precondition { .. }) => Ok(false),
-        Err(error) => Err(error),
+    warn!(campaign.id = %campaign.id(), %trip, "too many calls of a campaign fail");
+    // Not one that was resumed, or has other rules, since.
+    let same = |now: &Campaign| now.running_since == campaign.running_since && now.rules == campaign.rules;
+    control::by_itself(app, campaign.id(), Control::Pause, Trip::REASON, same).await
+}
+
+/// Pauses campaigns whose account Exotel does not serve: no contact is to blame, and none is used up.
+async fn pause_unserved(app: &Arc<App>, ended: &[Ended]) -> Result<(), Error> {
+    let mut unserved = BTreeMap::new();
+    for contact in ended {
+        if let Some(reason) = settled::unserved(contact) {
+            let latest = unserved
+                .entry(contact.campaign_id)
+                .or_insert((contact.ended_at, reason));
+            *latest = (*latest).max((contact.ended_at, reason));
+        }
     }
+    for (campaign, (at, reason)) in unserved {
+        // Whoever resumed it since may have mended the account.
+        let still = |now: &Campaign| now.running_since.is_none_or(|since| since < at);
+        control::by_itself(app, CampaignId(campaign), Control::Pause, reason, still).await?;
+    }
+    Ok(())
 }

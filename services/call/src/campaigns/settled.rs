@@ -1,5 +1,6 @@
 //! What becomes of a contact whose call has ended. Decides and does no IO.
 
+use chrono::TimeDelta;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -7,9 +8,12 @@ use super::{
     retry::{self, End, Next, Outcome, Tries},
     rules::Rules,
 };
-use crate::store::{
-    campaigns::counts::Delta,
-    contacts::settle::{Ended, Settled},
+use crate::{
+    calls::state::State,
+    store::{
+        campaigns::counts::Delta,
+        contacts::settle::{Ended, Settled},
+    },
 };
 
 /// Words of the ends of queued calls, which are no attempts, whatever became of earlier tries to dial them: the campaign is over,
@@ -22,6 +26,12 @@ pub(super) const HOOK_LATER: &str = "hook_later";
 pub(super) const HOOK_NEVER: &str = "hook_never";
 /// After these the contact is as before.
 const NO_ATTEMPT: [&str; 4] = ["expired", OVER, CHANGED, HOOK_LATER];
+/// Nothing was sent, or nothing taken: the contact is as before, and due again after a while.
+const NOT_DIALLED: [&str; 2] = ["not_sent", "rate_limited"];
+/// Exotel does not serve the account: the same, and the campaign is paused.
+const UNSERVED: [&str; 3] = ["no_balance", "kyc", "bad_credentials"];
+/// How long such a contact waits: others have their turn meanwhile.
+const AFTER_NOTHING: TimeDelta = TimeDelta::minutes(1);
 /// After these the contact is never called in this campaign, though no call was made.
 const SUPPRESSED: [&str; 2] = ["suppressed", HOOK_NEVER];
 
@@ -51,6 +61,8 @@ pub(super) fn settle(rules: &Rules, ended: &Ended) -> (Settled, Vec<Delta>) {
         Outcome::Completed.word().clone_into(&mut settled.reason);
     } else if SUPPRESSED.contains(&word) {
         settled.state = "suppressed";
+    } else if NOT_DIALLED.contains(&word) || unserved(ended).is_some() {
+        settled.next_at = ended.ended_at + AFTER_NOTHING;
     } else if !NO_ATTEMPT.contains(&word) {
         let outcome = Outcome::of(ended.state, word, ended.agent_unavailable).unwrap_or(Outcome::Failed);
         tries = tries.and(outcome);
@@ -68,6 +80,13 @@ pub(super) fn settle(rules: &Rules, ended: &Ended) -> (Settled, Vec<Delta>) {
     settled.tries = serde_json::to_value(tries).unwrap_or(Value::Null);
     deltas.extend(moved("calling", settled.state));
     (settled, deltas)
+}
+
+/// The word for why its account is not served, if that is how a call ended.
+pub(super) fn unserved(ended: &Ended) -> Option<&'static str> {
+    UNSERVED
+        .into_iter()
+        .find(|word| ended.state == State::Failed && ended.end_reason == *word)
 }
 
 /// The counts of a contact that goes from one state to another.
@@ -100,10 +119,9 @@ fn state(end: End) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use chrono::{DateTime, TimeDelta};
+    use chrono::DateTime;
 
     use super::*;
-    use crate::calls::state::State;
 
     fn ended(state: State, end_reason: &str) -> Ended {
         Ended {
@@ -163,6 +181,25 @@ mod tests {
                 assert_eq!((settled.state, settled.attempts), (to, 0), "{reason}");
                 assert_eq!(deltas.len(), 2);
             }
+        }
+    }
+
+    /// Whoever was not dialled has all attempts, and an account that is not served stops its campaign.
+    #[test]
+    fn what_exotel_did_not_take_costs_no_contact_an_attempt() {
+        for (reason, stops) in [
+            ("not_sent", None),
+            ("rate_limited", None),
+            ("no_balance", Some("no_balance")),
+            ("kyc", Some("kyc")),
+            ("bad_credentials", Some("bad_credentials")),
+        ] {
+            let failed = ended(State::Failed, reason);
+            let (settled, deltas) = settle(&Rules::default(), &failed);
+            assert_eq!((settled.state, settled.attempts), ("pending", 0), "{reason}");
+            assert_eq!(settled.next_at, failed.ended_at + TimeDelta::minutes(1));
+            assert_eq!(deltas.len(), 2);
+            assert_eq!(unserved(&failed), stops);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::{
         calls,
         campaigns::{
             self,
-            numbers::{self, Listing, Suppression},
+            numbers::{self, Listing, Source, Suppression},
         },
     },
 };
@@ -40,6 +40,7 @@ pub async fn add(
     }
     let ids: Vec<Uuid> = numbers.iter().map(|_| app.clock.new_uuid()).collect();
     let listing = Listing {
+        source: Source::Caller,
         campaign,
         numbers,
         ids: &ids,
@@ -50,12 +51,12 @@ pub async fn add(
     Ok(numbers::suppress(&mut conn, listing).await?)
 }
 
-/// Takes numbers off. Returns how many were on it.
+/// Takes numbers off: those that callers put there, or those that Exotel refused. Returns how many were on it.
 ///
 /// # Errors
 /// Of the database.
-pub async fn remove(app: &App, by: &str, campaign: Option<CampaignId>, numbers: &[String]) -> Result<i64, Error> {
-    Ok(numbers::release(&mut *app.db.conn().await?, by, campaign, numbers).await?)
+pub async fn remove(app: &App, by: &str, list: (Option<CampaignId>, Source), numbers: &[String]) -> Result<i64, Error> {
+    Ok(numbers::release(&mut *app.db.conn().await?, by, list, numbers).await?)
 }
 
 /// A page, oldest first.

@@ -76,14 +76,17 @@ async fn drop_invalid_indexes(conn: &mut AsyncPgConnection) -> Result<(), DbErro
         #[diesel(sql_type = Text)]
         name: String,
     }
+    // Those of REINDEX CONCURRENTLY are somebody else's, who may be at it.
     let invalid: Vec<Invalid> = sql_query(
         "SELECT i.indexrelid::regclass::text AS name FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-        WHERE NOT i.indisvalid AND c.relnamespace = current_schema()::regnamespace",
+        WHERE NOT i.indisvalid AND c.relnamespace = current_schema()::regnamespace AND c.relname !~ '_ccnew[0-9]*$'
+            AND c.relname !~ '_ccold[0-9]*$'",
     )
     .load(conn)
     .await?;
     for index in invalid {
-        conn.batch_execute(&format!("DROP INDEX {}", index.name)).await?;
+        conn.batch_execute(&format!("DROP INDEX CONCURRENTLY {}", index.name))
+            .await?;
     }
     Ok(())
 }

@@ -31,7 +31,13 @@ use crate::{
         suppress,
     },
     error::{Error, Violations},
-    store::{campaigns, contacts},
+    store::{
+        campaigns::{
+            self,
+            numbers::{self as lists, Source},
+        },
+        contacts,
+    },
 };
 
 /// A stream of contacts that brings nothing for this long is given up; it is sent again with its key.
@@ -280,6 +286,11 @@ impl CampaignService for Service {
             .check("reason", short_text("reason", request.reason))
             .unwrap_or_default();
         wrong.require(!reason.trim().is_empty(), "reason", "is required: up to 128 characters");
+        wrong.require(
+            reason.trim() != lists::DND,
+            "reason",
+            "is yours: exotel_dnd is what Exotel itself refused",
+        );
         let expires_at = instant(&mut wrong, "expires_at", request.expires_at.as_ref());
         wrong.finish()?;
         let added = suppress::add(&self.0, &caller, campaign, &numbers, &reason, expires_at).await?;
@@ -298,7 +309,12 @@ impl CampaignService for Service {
         let mut wrong = Violations::new();
         let numbers = numbers(&mut wrong, &request.numbers);
         wrong.finish()?;
-        let removed = suppress::remove(&self.0, &caller, campaign, &numbers).await?;
+        let source = if request.exotel_dnd {
+            Source::Exotel
+        } else {
+            Source::Caller
+        };
+        let removed = suppress::remove(&self.0, &caller, (campaign, source), &numbers).await?;
         Ok(Response::new(api::RemoveSuppressionsResponse {
             removed: i32::try_from(removed).unwrap_or(i32::MAX),
         }))

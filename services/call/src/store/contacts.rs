@@ -36,6 +36,23 @@ macro_rules! was_reached {
 }
 pub(super) use was_reached;
 
+/// Whether somebody's phone may have rung for a call, by its alias. Exotel takes a call with an id of its own; one that it refused, or
+/// that was not sent, has none.
+macro_rules! maybe_dialled {
+    ($call:literal) => {
+        concat!(
+            "(",
+            $call,
+            ".call_sid IS NOT NULL OR ",
+            $call,
+            ".state IN ('dialing', 'unconfirmed') OR ",
+            $call,
+            ".end_reason IN ('unconfirmed', 'unconfirmed_ambiguous'))"
+        )
+    };
+}
+pub(super) use maybe_dialled;
+
 pub mod fill;
 pub mod groups;
 pub mod settle;

@@ -69,14 +69,21 @@ pub async fn forget_webhooks(conn: &mut AsyncPgConnection, kept: TimeDelta, limi
     .await
 }
 
-/// Deletes contacts of campaigns that were over longer ago than this; the counts stay.
+/// Deletes contacts of campaigns that were over longer ago than this. The counts stay but for those that were never called: they
+/// would wait for ever in a campaign that is resumed.
 pub async fn forget_contacts(conn: &mut AsyncPgConnection, kept: TimeDelta, limit: i64) -> QueryResult<usize> {
     sql_query(
-        "DELETE FROM contacts c USING (
-            SELECT k.campaign_id, k.id FROM campaigns m CROSS JOIN LATERAL (
-                SELECT campaign_id, id FROM contacts WHERE campaign_id = m.id LIMIT $2
-            ) k WHERE m.ended_at < now() - $1 LIMIT $2
-        ) old WHERE c.campaign_id = old.campaign_id AND c.id = old.id",
+        "WITH gone AS (
+            DELETE FROM contacts c USING (
+                SELECT k.campaign_id, k.id FROM campaigns m CROSS JOIN LATERAL (
+                    SELECT campaign_id, id FROM contacts WHERE campaign_id = m.id LIMIT $2
+                ) k WHERE m.ended_at < now() - $1 LIMIT $2
+            ) old WHERE c.campaign_id = old.campaign_id AND c.id = old.id
+            RETURNING c.campaign_id, c.state
+        ), counted AS (
+            INSERT INTO campaign_deltas (campaign_id, word, n)
+            SELECT campaign_id, 'contact.pending', -count(*) FROM gone WHERE state = 'pending' GROUP BY campaign_id
+        ) SELECT 1 FROM gone",
     )
     .bind::<Interval, _>(interval(kept))
     .bind::<BigInt, _>(limit)

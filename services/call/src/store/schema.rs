@@ -143,12 +143,12 @@ table! {
     contacts (campaign_id, id) {
         campaign_id -> Uuid, id -> Uuid, number -> Text, zone -> Text, variables -> Jsonb, state -> Text,
         reason -> Nullable<Text>, calls -> Int4, attempts -> Int4, tries -> Nullable<Jsonb>, next_at -> Timestamptz,
-        call_id -> Nullable<Uuid>,
+        call_id -> Nullable<Uuid>, import_id -> Nullable<Uuid>,
     }
 }
 table! {
     campaign_imports (campaign_id, key) {
-        campaign_id -> Uuid, key -> Text, caller -> Text, sha256 -> Nullable<Bytea>, replaces -> Bool,
+        campaign_id -> Uuid, key -> Text, id -> Uuid, caller -> Text, sha256 -> Nullable<Bytea>, replaces -> Bool,
         header -> Nullable<Text>, line -> Int8, rows -> Int8, accepted -> Int8, duplicates -> Int8,
         rejected -> Int8, problems -> Jsonb, problems_cut -> Bool, created_at -> Timestamptz, updated_at -> Timestamptz,
         finished_at -> Nullable<Timestamptz>,
@@ -156,8 +156,8 @@ table! {
 }
 table! {
     suppressions (id) {
-        id -> Uuid, number -> Text, campaign_id -> Nullable<Uuid>, reason -> Text, by -> Text, created_at -> Timestamptz,
-        expires_at -> Nullable<Timestamptz>,
+        id -> Uuid, number -> Text, campaign_id -> Nullable<Uuid>, source -> Text, reason -> Text, by -> Text,
+        created_at -> Timestamptz, expires_at -> Nullable<Timestamptz>,
     }
 }
 table! {

@@ -10,13 +10,13 @@ use callbridge_proto::{
     },
     campaign::v1::{
         AddSuppressionsRequest, Breaker, CampaignSettings, CampaignState, Contact, ContactState, FrequencyCap,
-        ListSuppressionsRequest, RemoveSuppressionsRequest, Rules, UpdateCampaignRequest,
+        ListSuppressionsRequest, RemoveSuppressionsRequest, ResumeCampaignRequest, Rules, UpdateCampaignRequest,
     },
 };
 use e2e::{
     PATIENCE, Story,
     campaign::{again, always, numbers},
-    registration,
+    invalid, refusal, registration,
 };
 use exotel_sim::{Answer, Callee, CallerScript, Outcome};
 use prost_types::{Duration, FieldMask};
@@ -173,6 +173,78 @@ async fn a_number_in_two_campaigns_is_called_as_often_as_the_cap_allows() -> Res
     story.stack.shut_down().await
 }
 
+/// A dial that Exotel did not take is none: it neither counts for the frequency cap nor uses an attempt up.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_dialled_does_not_count() -> Result<()> {
+    let story = Story::start().await?;
+    let limited = Answer::RateLimited {
+        retry_after: Some("1".to_owned()),
+    };
+    story
+        .stack
+        .control()
+        .set_outcome(&person(0), Outcome::answer(limited))?;
+    let rules = Rules {
+        frequency_cap: Some(FrequencyCap {
+            count: 1,
+            period: Some(Duration {
+                seconds: 86_400,
+                nanos: 0,
+            }),
+        }),
+        ..always()
+    };
+    let id = started(&story, "capped", story.settings(rules), &[0]).await?;
+    stack::poll("the first POST", PATIENCE, async || match story.posts() {
+        Ok(1..) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await?;
+    answers(&story, 1)?;
+    story.campaign_is(&id, CampaignState::Finished).await?;
+    let contacts = story.contacts(&id).await?;
+    assert_eq!((of(&contacts, 0)?.state(), story.posts()?), (ContactState::Reached, 2));
+    story.stack.shut_down().await
+}
+
+/// An account that Exotel does not serve pauses its campaigns at once, and no contact is used up; resumed when it is served again,
+/// they call everybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_is_not_served_pauses_its_campaigns() -> Result<()> {
+    let story = Story::start().await?;
+    for number in 0..20 {
+        story
+            .stack
+            .control()
+            .set_outcome(&person(number), Outcome::answer(Answer::Kyc))?;
+    }
+    let rules = Rules {
+        max_concurrent_calls: 1,
+        ..always()
+    };
+    let id = started(&story, "poor", story.settings(rules), &(0..20).collect::<Vec<_>>()).await?;
+    let paused = story.campaign_is(&id, CampaignState::Paused).await?;
+    assert_eq!(paused.campaign.context("no campaign")?.state_reason, "kyc");
+    assert!(story.posts()? < 20, "{}", story.posts()?);
+    let contacts = story.contacts(&id).await?;
+    assert!(contacts.iter().all(|contact| contact.attempts == 0));
+    answers(&story, 20)?;
+    let resume = ResumeCampaignRequest {
+        campaign_id: id.clone(),
+    };
+    story.stack.clients().campaigns().resume_campaign(resume).await?;
+    story
+        .campaign_until(&id, "nearly all are reached", |got| {
+            let reached = got
+                .progress
+                .as_ref()
+                .and_then(|progress| progress.by_state.get("reached"));
+            reached.is_some_and(|reached| *reached >= 15)
+        })
+        .await?;
+    story.stack.shut_down().await
+}
+
 /// Whom Exotel refuses by the do-not-disturb register is not called again by any campaign; a list that people keep does the same,
 /// for as long as an entry holds.
 #[tokio::test(flavor = "multi_thread")]
@@ -195,7 +267,7 @@ async fn refused_and_listed_numbers_are_not_called() -> Result<()> {
         .list_suppressions(ListSuppressionsRequest::default())
         .await?
         .into_inner();
-    // Whoever adds it for a while does not end what Exotel said.
+    // Whoever adds it for a while has an entry of its own: what Exotel said stays, whatever becomes of that.
     let for_a_while = AddSuppressionsRequest {
         campaign_id: String::new(),
         numbers: vec![person(0)],
@@ -205,8 +277,38 @@ async fn refused_and_listed_numbers_are_not_called() -> Result<()> {
             nanos: 0,
         }),
     };
-    assert_eq!(campaigns.add_suppressions(for_a_while).await?.into_inner().added, 0);
-    assert_eq!(story.count("suppressions WHERE expires_at IS NULL").await?, 1);
+    for (expires_at, added) in [(for_a_while.expires_at, 1), (None, 0), (for_a_while.expires_at, 0)] {
+        let entry = AddSuppressionsRequest {
+            expires_at,
+            ..for_a_while.clone()
+        };
+        assert_eq!(campaigns.add_suppressions(entry).await?.into_inner().added, added);
+    }
+    assert_eq!(story.count("suppressions WHERE expires_at IS NULL").await?, 2);
+    let exotels = AddSuppressionsRequest {
+        reason: "exotel_dnd".to_owned(),
+        ..for_a_while
+    };
+    let refused = campaigns
+        .add_suppressions(exotels)
+        .await
+        .err()
+        .context("it was taken")?;
+    assert_eq!(refusal(&refused), invalid(&["reason"]));
+    let take_off = |exotel_dnd| RemoveSuppressionsRequest {
+        campaign_id: String::new(),
+        numbers: vec![person(0)],
+        exotel_dnd,
+    };
+    assert_eq!(
+        campaigns
+            .remove_suppressions(take_off(false))
+            .await?
+            .into_inner()
+            .removed,
+        1
+    );
+    assert_eq!(story.count("suppressions WHERE source = 'exotel'").await?, 1);
     let listed: Vec<_> = listed
         .suppressions
         .iter()
@@ -225,11 +327,14 @@ async fn refused_and_listed_numbers_are_not_called() -> Result<()> {
     let off = RemoveSuppressionsRequest {
         campaign_id: second.id.clone(),
         numbers: vec![person(3)],
+        exotel_dnd: false,
     };
     assert_eq!(campaigns.remove_suppressions(off).await?.into_inner().removed, 1);
-    for (kind, number) in [("added", person(0)), ("added", person(3)), ("removed", person(3))] {
+    // Each request is kept, also one that changed nothing.
+    for (kind, number, times) in [("added", 0, 4), ("removed", 0, 1), ("added", 3, 1), ("removed", 3, 1)] {
+        let number = person(number);
         let kept = format!("suppression_history WHERE type = '{kind}' AND number = '{number}' AND by <> ''");
-        assert_eq!(story.count(&kept).await?, 1, "{kind}");
+        assert_eq!(story.count(&kept).await?, times, "{kind}");
     }
     let file = numbers([0, 2, 3, 4].map(person));
     story.add_contacts(&second.id, "file", file.as_bytes()).await?;

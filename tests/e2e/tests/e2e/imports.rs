@@ -113,6 +113,49 @@ async fn bad_rows_are_reported_by_line_and_the_others_are_taken() -> Result<()> 
     story.stack.shut_down().await
 }
 
+/// Nobody of a file with a hash is called before the whole of it is there and is what it should be: of another one nothing is left,
+/// and the same key takes the right one. A campaign that had finished goes on with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_not_what_it_should_be_is_not_called() -> Result<()> {
+    let story = Story::start().await?;
+    let control = story.stack.control();
+    let (wrong, right) = (
+        numbers(["+919813000020".to_owned()]),
+        numbers(["+919813000021".to_owned()]),
+    );
+    for number in ["+919813000020", "+919813000021", "+919813000022"] {
+        control.set_outcome(number, Outcome::answered_by(short()))?;
+    }
+    let campaign = story.campaign("one", story.settings(always())).await?;
+    story
+        .add_contacts(&campaign.id, "first", numbers(["+919813000022".to_owned()]).as_bytes())
+        .await?;
+    story.start_campaign(&campaign.id).await?;
+    story.campaign_is(&campaign.id, CampaignState::Finished).await?;
+    let hashed = ImportHeader {
+        sha256: HEXLOWER.encode(digest(&SHA256, right.as_bytes()).as_ref()),
+        ..header(&campaign.id, "hashed")
+    };
+    let status = send(&story, hashed.clone(), wrong.as_bytes())
+        .await
+        .err()
+        .context("it was taken")?;
+    assert_eq!(refusal(&status), invalid(&["header.sha256"]));
+    assert_eq!(story.contacts(&campaign.id).await?.len(), 1);
+    let report = send(&story, hashed, right.as_bytes()).await?;
+    assert_eq!(
+        (report.rows, report.accepted, report.resumed_after, report.repeated),
+        (1, 1, 0, false)
+    );
+    let done = story.campaign_is(&campaign.id, CampaignState::Finished).await?;
+    assert_eq!(
+        done.progress.context("no progress")?.by_state,
+        [("reached".to_owned(), 2)].into()
+    );
+    assert_eq!((story.posts()?, story.dials("09813000020").await?), (2, 0));
+    story.stack.shut_down().await
+}
+
 /// Messages instead of a file, a duplicate that replaces what was there, and the variables on the call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_contacts_variables_reach_its_call() -> Result<()> {

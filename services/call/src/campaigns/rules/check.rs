@@ -20,7 +20,7 @@ const LONGEST: i64 = 30 * 24 * 3_600;
 
 impl Rules {
     /// Notes all that is impossible, with each field's path in the API. Values are never in the text.
-    pub fn check(&self, now: DateTime<Utc>, wrong: &mut Violations) {
+    pub fn check(&self, now: Option<DateTime<Utc>>, wrong: &mut Violations) {
         wrong.require(
             (0..=MOST_CONCURRENT).contains(&self.max_concurrent_calls),
             "rules.max_concurrent_calls",
@@ -55,21 +55,19 @@ impl Rules {
             );
             period(wrong, "rules.frequency_cap.period", cap.period);
         }
-        if let Some(breaker) = self.breaker {
-            wrong.require(
-                (1..=99).contains(&breaker.limit),
-                "rules.breaker.limit",
-                "is from 1 to 99 percent",
-            );
-            wrong.require(
-                (1..=10_000).contains(&breaker.least_sample),
-                "rules.breaker.least_sample",
-                "is from 1 to 10000 calls",
-            );
-            period(wrong, "rules.breaker.period", breaker.period);
-        }
         wrong.require(
-            self.end_at.is_none_or(|end| end > now),
+            (1..=100).contains(&self.breaker.limit),
+            "rules.breaker.limit",
+            "is from 1 to 100 percent",
+        );
+        wrong.require(
+            (1..=10_000).contains(&self.breaker.least_sample),
+            "rules.breaker.least_sample",
+            "is from 1 to 10000 calls",
+        );
+        period(wrong, "rules.breaker.period", self.breaker.period);
+        wrong.require(
+            now.is_none_or(|now| self.end_at.is_none_or(|end| end > now)),
             "rules.end_at",
             "is later than now",
         );

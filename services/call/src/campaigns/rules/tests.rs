@@ -10,7 +10,7 @@ fn now() -> DateTime<Utc> {
 
 fn wrong(rules: &Rules) -> Vec<String> {
     let mut wrong = Violations::new();
-    rules.check(now(), &mut wrong);
+    rules.check(Some(now()), &mut wrong);
     match wrong.finish() {
         Err(Error::Invalid(found)) => found.into_iter().map(|violation| violation.field).collect(),
         _ => Vec::new(),
@@ -30,7 +30,7 @@ fn rules_are_kept_as_json_and_a_row_of_an_earlier_release_has_the_defaults() {
             count: 2,
             period: 86_400,
         }),
-        breaker: Some(Breaker::default()),
+        breaker: Breaker::default(),
         end_at: Some(now()),
         ..Rules::default()
     };
@@ -83,10 +83,10 @@ fn impossible_rules_are_refused_with_the_field_named() {
         ),
         (
             |rules| {
-                rules.breaker = Some(Breaker {
-                    limit: 100,
+                rules.breaker = Breaker {
+                    limit: 101,
                     ..Breaker::default()
-                });
+                };
             },
             "rules.breaker.limit",
         ),

@@ -186,7 +186,9 @@ pub(super) fn rules(wrong: &mut Violations, given: api::Rules) -> Rules {
             period: whole(wrong, "rules.frequency_cap.period", cap.period.as_ref()).unwrap_or(0),
         }),
         caller_ids,
-        breaker: given.breaker.map(|breaker| breaker_of(wrong, &breaker)),
+        breaker: given
+            .breaker
+            .map_or(defaults.breaker, |breaker| breaker_of(wrong, &breaker)),
         end_at: instant(wrong, "rules.end_at", given.end_at.as_ref()),
         priority: given.priority,
     }
@@ -248,7 +250,7 @@ fn retries(wrong: &mut Violations, given: api::Retries) -> Retries {
 fn breaker_of(wrong: &mut Violations, given: &api::Breaker) -> Breaker {
     let defaults = Breaker::default();
     Breaker {
-        limit: given.limit,
+        limit: if given.limit == 0 { defaults.limit } else { given.limit },
         least_sample: if given.least_sample == 0 {
             defaults.least_sample
         } else {

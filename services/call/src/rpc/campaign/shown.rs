@@ -23,7 +23,7 @@ use crate::{
     },
     error::Error,
     store::{
-        campaigns::{Entry, numbers::Suppression},
+        campaigns::{Entry, imports::held, numbers::Suppression},
         contacts::Contact,
     },
 };
@@ -106,10 +106,10 @@ fn rules(rules: &Rules) -> api::Rules {
             CallerIds::PerContact => ApiCallerIds::PerContact,
         }
         .into(),
-        breaker: rules.breaker.map(|breaker| api::Breaker {
-            limit: breaker.limit,
-            least_sample: breaker.least_sample,
-            period: Some(seconds(breaker.period)),
+        breaker: Some(api::Breaker {
+            limit: rules.breaker.limit,
+            least_sample: rules.breaker.least_sample,
+            period: Some(seconds(rules.breaker.period)),
         }),
         end_at: rules.end_at.map(timestamp),
         priority: rules.priority,
@@ -236,7 +236,8 @@ pub(super) fn contact(contact: &Contact) -> api::Contact {
         state: state.into(),
         reason: contact.reason.clone().unwrap_or_default(),
         attempts: contact.attempts,
-        next_at: (state == ContactState::Pending).then(|| timestamp(contact.next_at)),
+        next_at: (state == ContactState::Pending && !held::is_held(contact.next_at))
+            .then(|| timestamp(contact.next_at)),
         call_id: contact.call_id.map(|id| CallId(id).to_string()).unwrap_or_default(),
     }
 }

@@ -1,6 +1,7 @@
 //! Imports of contacts, and how far they are.
 
 mod commit;
+pub mod held;
 
 use std::collections::HashSet;
 
@@ -12,6 +13,7 @@ use diesel::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid as RawUuid;
 
 pub use self::commit::{CommitError, Committed, commit};
 
@@ -30,6 +32,7 @@ pub struct Problem {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the columns are documented in the migrations")]
 pub struct Import {
+    pub id: RawUuid,
     pub sha256: Option<Vec<u8>>,
     pub replaces: bool,
     pub header: Option<String>,
@@ -76,6 +79,8 @@ pub enum WhenDuplicate {
 
 #[derive(QueryableByName)]
 struct Row {
+    #[diesel(sql_type = Uuid)]
+    id: RawUuid,
     #[diesel(sql_type = Nullable<Bytea>)]
     sha256: Option<Vec<u8>>,
     #[diesel(sql_type = Bool)]
@@ -100,19 +105,20 @@ struct Row {
     finished: bool,
 }
 
-/// Begins an import, or finds how far it is, and what was sent then.
+/// Begins an import with this id, or finds how far it is, and what was sent then.
 pub async fn begin(
     conn: &mut AsyncPgConnection,
     (campaign, key): (CampaignId, &str),
+    id: RawUuid,
     caller: &str,
     sha256: Option<&[u8]>,
     policy: WhenDuplicate,
 ) -> QueryResult<Import> {
     let row: Row = sql_query(
-        "INSERT INTO campaign_imports AS i (campaign_id, key, caller, sha256, replaces) VALUES ($1, $2, $3, $4, $5)
+        "INSERT INTO campaign_imports AS i (campaign_id, key, caller, sha256, replaces, id) VALUES ($1, $2, $3, $4, $5, $6)
         ON CONFLICT (campaign_id, key) DO UPDATE
             SET updated_at = clock_timestamp(), sha256 = coalesce(i.sha256, excluded.sha256)
-        RETURNING sha256, replaces, header, line, rows, accepted, duplicates, rejected, problems, problems_cut,
+        RETURNING id, sha256, replaces, header, line, rows, accepted, duplicates, rejected, problems, problems_cut,
             finished_at IS NOT NULL AS finished",
     )
     .bind::<Uuid, _>(campaign.0)
@@ -120,9 +126,11 @@ pub async fn begin(
     .bind::<Text, _>(caller)
     .bind::<Nullable<Bytea>, _>(sha256)
     .bind::<Bool, _>(policy == WhenDuplicate::Replace)
+    .bind::<Uuid, _>(id)
     .get_result(conn)
     .await?;
     Ok(Import {
+        id: row.id,
         sha256: row.sha256,
         replaces: row.replaces,
         header: row.header,
@@ -151,18 +159,27 @@ pub async fn finish(conn: &mut AsyncPgConnection, campaign: CampaignId, key: &st
     Ok(ended == 1)
 }
 
+/// Notes that an import goes on, though nothing of it is new.
+pub async fn touch(conn: &mut AsyncPgConnection, campaign: CampaignId, key: &str) -> QueryResult<usize> {
+    sql_query("UPDATE campaign_imports SET updated_at = clock_timestamp() WHERE campaign_id = $1 AND key = $2")
+        .bind::<Uuid, _>(campaign.0)
+        .bind::<Text, _>(key)
+        .execute(conn)
+        .await
+}
+
 #[derive(QueryableByName)]
 struct Any {
     #[diesel(sql_type = Bool)]
     any: bool,
 }
 
-/// Whether contacts are being sent, as far as the last two minutes tell.
+/// Whether contacts are being sent, as far as the last ten minutes tell.
 pub async fn any_open(conn: &mut AsyncPgConnection, campaign: CampaignId) -> QueryResult<bool> {
     let row: Any = sql_query(
         "SELECT EXISTS (
             SELECT 1 FROM campaign_imports
-            WHERE campaign_id = $1 AND finished_at IS NULL AND updated_at > clock_timestamp() - interval '2 minutes'
+            WHERE campaign_id = $1 AND finished_at IS NULL AND updated_at > clock_timestamp() - interval '10 minutes'
         ) AS any",
     )
     .bind::<Uuid, _>(campaign.0)

@@ -11,7 +11,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid as RawUuid;
 
 use crate::store::{
-    contacts::{agent_unavailable, was_reached},
+    contacts::{agent_unavailable, maybe_dialled, was_reached},
     prepared::Prepared,
     schema::suppressions,
 };
@@ -36,7 +36,7 @@ pub struct Number {
     pub reached: bool,
 }
 
-/// Lets only one campaign at a time decide about a number, until the transaction ends: two that count at one time would both dial.
+/// Lets only one claim at a time decide about a number, until the transaction ends: two that look at one time would both dial.
 pub async fn lock(conn: &mut AsyncPgConnection, number: &str) -> QueryResult<usize> {
     let query =
         sql_query("SELECT pg_advisory_xact_lock(hashtext('campaign_number'), hashtext($1))").bind::<Text, _>(number);
@@ -53,9 +53,10 @@ pub async fn standing(
 ) -> QueryResult<Number> {
     let query = sql_query(concat!(
         "WITH dials AS (
-            SELECT post_started_at AS at FROM calls
-            WHERE customer = $1 AND campaign_id IS NOT NULL AND post_started_at > $3
-        ) SELECT EXISTS (
+            SELECT d.post_started_at AS at FROM calls d
+            WHERE d.customer = $1 AND d.campaign_id IS NOT NULL AND d.post_started_at > $3 AND ",
+        maybe_dialled!("d"),
+        ") SELECT EXISTS (
             SELECT 1 FROM suppressions s WHERE s.number = $1 AND s.campaign_id IS NULL
                 AND (s.expires_at IS NULL OR s.expires_at > (SELECT clock_timestamp()))
         ) OR EXISTS (
@@ -101,6 +102,7 @@ impl std::fmt::Debug for Suppression {
 #[derive(Clone, Copy)]
 #[expect(missing_docs, reason = "the columns are documented in the migrations")]
 pub struct Listing<'a> {
+    pub source: Source,
     pub campaign: Option<CampaignId>,
     pub numbers: &'a [String],
     /// Of the rows; as many as there are numbers.
@@ -110,31 +112,50 @@ pub struct Listing<'a> {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
+/// Whose entry of a list it is. Each has its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Somebody who asked for it by the API.
+    Caller,
+    /// Exotel, which refused the number.
+    Exotel,
+}
+
+impl Source {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Exotel => "exotel",
+        }
+    }
+}
+
 #[derive(QueryableByName)]
 struct Changed {
     #[diesel(sql_type = Int8)]
     n: i64,
 }
 
-/// Puts numbers on a list, and that on its history. One that is there stays for as long as the longer of both says, and what Exotel
-/// refused stays so. Returns how many were not there.
+/// Puts numbers on a list, and each on its history. One that is there from the same source stays for as long as the longer of both
+/// says. Returns how many were not there.
 pub async fn suppress(conn: &mut AsyncPgConnection, listing: Listing<'_>) -> QueryResult<i64> {
     let conflict = match listing.campaign {
-        None => "(number) WHERE campaign_id IS NULL",
-        Some(_) => "(campaign_id, number) WHERE campaign_id IS NOT NULL",
+        None => "(number, source) WHERE campaign_id IS NULL",
+        Some(_) => "(campaign_id, number, source) WHERE campaign_id IS NOT NULL",
     };
     let changed: Changed = sql_query(format!(
-        "WITH listed AS (
-            INSERT INTO suppressions AS s (id, number, campaign_id, reason, by, expires_at)
-            SELECT DISTINCT ON (n.number) n.id, n.number, $3, $4, $5, $6 FROM unnest($1, $2) AS n (id, number)
+        "WITH wanted AS (
+            SELECT DISTINCT ON (n.number) n.id, n.number FROM unnest($1, $2) AS n (id, number)
+        ), listed AS (
+            INSERT INTO suppressions AS s (id, number, campaign_id, source, reason, by, expires_at)
+            SELECT id, number, $3, $7, $4, $5, $6 FROM wanted
             ON CONFLICT {conflict} DO UPDATE
                 SET reason = excluded.reason, by = excluded.by, expires_at = excluded.expires_at
-                WHERE s.reason <> $7 AND (excluded.reason = $7
-                    OR coalesce(excluded.expires_at, 'infinity') > coalesce(s.expires_at, 'infinity'))
-            RETURNING s.*, s.xmax = 0 AS is_new
+                WHERE coalesce(excluded.expires_at, 'infinity') > coalesce(s.expires_at, 'infinity')
+            RETURNING s.xmax = 0 AS is_new
         ), kept AS (
             INSERT INTO suppression_history (type, by, number, campaign_id, reason, expires_at)
-            SELECT 'added', by, number, campaign_id, reason, expires_at FROM listed
+            SELECT 'added', $5, number, $3, $4, $6 FROM wanted
         ) SELECT count(*) FILTER (WHERE is_new) AS n FROM listed"
     ))
     .bind::<Array<Uuid>, _>(listing.ids)
@@ -143,22 +164,22 @@ pub async fn suppress(conn: &mut AsyncPgConnection, listing: Listing<'_>) -> Que
     .bind::<Text, _>(listing.reason)
     .bind::<Text, _>(listing.by)
     .bind::<Nullable<Timestamptz>, _>(listing.expires_at)
-    .bind::<Text, _>(DND)
+    .bind::<Text, _>(listing.source.word())
     .get_result(conn)
     .await?;
     Ok(changed.n)
 }
 
-/// Takes numbers off a list, and puts on its history who did. Returns how many were on it.
+/// Takes numbers off a list, as far as they are there from this source, and puts on its history who did. Returns how many were on it.
 pub async fn release(
     conn: &mut AsyncPgConnection,
     by: &str,
-    campaign: Option<CampaignId>,
+    (campaign, source): (Option<CampaignId>, Source),
     numbers: &[String],
 ) -> QueryResult<i64> {
     let changed: Changed = sql_query(
         "WITH released AS (
-            DELETE FROM suppressions WHERE number = ANY($1) AND campaign_id IS NOT DISTINCT FROM $2 RETURNING *
+            DELETE FROM suppressions WHERE number = ANY($1) AND campaign_id IS NOT DISTINCT FROM $2 AND source = $4 RETURNING *
         ), kept AS (
             INSERT INTO suppression_history (type, by, number, campaign_id, reason, expires_at)
             SELECT 'removed', $3, number, campaign_id, reason, expires_at FROM released
@@ -167,6 +188,7 @@ pub async fn release(
     .bind::<Array<Text>, _>(numbers)
     .bind::<Nullable<Uuid>, _>(campaign.map(|id| id.0))
     .bind::<Text, _>(by)
+    .bind::<Text, _>(source.word())
     .get_result(conn)
     .await?;
     Ok(changed.n)

@@ -60,7 +60,7 @@ pub async fn page(
     limit: i64,
 ) -> QueryResult<Vec<Attempt>> {
     let query = sql_query(
-        concat!("SELECT c.id, c.contact_id, coalesce(k.number, c.customer) AS number, coalesce(k.state, '') AS contact_state,
+        concat!("SELECT c.id, c.contact_id, CASE WHEN c.blanked_at IS NULL THEN c.customer ELSE '' END AS number, coalesce(k.state, '') AS contact_state,
             c.exophone, coalesce(c.call_sid, '') AS call_sid, c.state, coalesce(c.end_reason, '') AS end_reason,
             coalesce(c.ended_by, '') AS ended_by, c.post_started_at AS dialed_at, c.answered_at, c.ended_at, c.ring_seconds,
             c.talk_seconds, coalesce(c.price, '') AS price,

@@ -26,7 +26,7 @@ struct Turn {
 /// What stands in a campaign's queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queue {
-    /// Calls that are due.
+    /// Calls that are due and do not wait for another call of their number.
     pub due: i64,
     /// All of them.
     pub queued: i64,
@@ -37,7 +37,7 @@ pub async fn turn(conn: &mut AsyncPgConnection, campaign: CampaignId) -> QueryRe
     // The counts are of the snapshot before the lock; one call too many in the queue is no harm.
     let query = sql_query(
         "SELECT pg_try_advisory_xact_lock(hashtext('campaign_fill'), hashtext($1::text)) AS mine,
-            count(*) FILTER (WHERE due_at <= clock_timestamp()) AS due, count(*) AS queued
+            count(*) FILTER (WHERE due_at <= clock_timestamp() AND coalesce(waiting_reason, '') NOT IN ('number_busy', 'same_number_unresolved')) AS due, count(*) AS queued
         FROM calls WHERE campaign_id = $1 AND state = 'queued'",
     )
     .bind::<Uuid, _>(campaign.0);
@@ -107,6 +107,9 @@ pub struct Due {
     /// The dial that has to fall out of the frequency cap's period first.
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub blocking: Option<DateTime<Utc>>,
+    /// Its number is on another call.
+    #[diesel(sql_type = Bool)]
+    pub busy: bool,
     /// A call of it came to a conversation, as was learned late.
     #[diesel(sql_type = Bool)]
     pub reached: bool,
@@ -128,15 +131,20 @@ pub async fn due(
     cap: Option<(u32, DateTime<Utc>)>,
 ) -> QueryResult<Vec<Due>> {
     let query = sql_query(concat!(
-        // Each zone's are read in the order of the index and locked on the way: nothing else would stay quick in a list whose
-        // statistics are old.
-        "WITH held AS MATERIALIZED (
+        // Each zone's are read in the order of the index: nothing else would stay quick in a list whose statistics are old. Only
+        // those that are used are locked, and looked at again.
+        "WITH picked AS MATERIALIZED (
             SELECT k.* FROM unnest($2) AS z (zone) CROSS JOIN LATERAL (
-                SELECT c.id, c.number, c.calls, c.call_id, c.next_at FROM contacts c
+                SELECT c.id, c.next_at FROM contacts c
                 WHERE c.campaign_id = $1 AND c.zone = z.zone AND c.state = 'pending'
                     AND c.next_at <= (SELECT clock_timestamp())
-                ORDER BY c.next_at, c.id LIMIT $3 FOR UPDATE SKIP LOCKED
+                ORDER BY c.next_at, c.id LIMIT $3
             ) k ORDER BY k.next_at, k.id LIMIT $3
+        ), held AS MATERIALIZED (
+            SELECT l.* FROM picked p CROSS JOIN LATERAL (
+                SELECT c.id, c.number, c.calls, c.call_id FROM contacts c
+                WHERE c.campaign_id = $1 AND c.id = p.id AND c.state = 'pending' FOR UPDATE SKIP LOCKED
+            ) l
         ) SELECT held.id, held.number, held.calls,
             EXISTS (SELECT 1 FROM suppressions s WHERE s.number = held.number AND s.campaign_id IS NULL
                 AND (s.expires_at IS NULL OR s.expires_at > (SELECT clock_timestamp())))
@@ -144,9 +152,13 @@ pub async fn due(
                 AND (s.expires_at IS NULL OR s.expires_at > (SELECT clock_timestamp()))) AS suppressed,
             CASE WHEN $4 IS NOT NULL THEN (
                 SELECT d.post_started_at FROM calls d
-                WHERE d.customer = held.number AND d.campaign_id IS NOT NULL AND d.post_started_at > $4
+                WHERE d.customer = held.number AND d.campaign_id IS NOT NULL AND d.post_started_at > $4 AND ",
+        maybe_dialled!("d"),
+        "
                 ORDER BY d.post_started_at DESC OFFSET $5 - 1 LIMIT 1
             ) END AS blocking,
+            EXISTS (SELECT 1 FROM calls d WHERE d.customer = held.number
+                AND d.state IN ('dialing', 'unconfirmed', 'placed', 'ringing', 'in_progress')) AS busy,
             held.call_id IS NOT NULL AND ",
         was_reached!("held.id"),
         " AS reached

@@ -9,6 +9,8 @@ use diesel::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::Value;
 
+use crate::store::campaigns::imports::held::held_until;
+
 /// Contacts that wait for the same thing.
 #[derive(Debug, Clone, QueryableByName)]
 pub struct Group {
@@ -28,12 +30,14 @@ pub struct Group {
 
 /// The groups.
 pub async fn waiting(conn: &mut AsyncPgConnection, campaign: CampaignId) -> QueryResult<Vec<Group>> {
-    sql_query(
+    sql_query(concat!(
         "SELECT zone, at AS next_at, tries, count(*) AS contacts FROM (
             SELECT zone, tries, date_trunc('hour', greatest(next_at, now())) AS at
-            FROM contacts WHERE campaign_id = $1 AND state = 'pending'
-        ) waiting GROUP BY zone, at, tries",
-    )
+            FROM contacts WHERE campaign_id = $1 AND state = 'pending' AND next_at < ",
+        held_until!(),
+        "
+        ) waiting GROUP BY zone, at, tries"
+    ))
     .bind::<Uuid, _>(campaign.0)
     .load(conn)
     .await

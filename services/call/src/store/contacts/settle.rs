@@ -71,6 +71,11 @@ pub async fn ended(conn: &mut AsyncPgConnection, limit: i64) -> QueryResult<Vec<
         JOIN campaigns m ON m.id = k.campaign_id
         -- Once more, for a contact that has got another call since the snapshot: only what stands here is looked at again.
         WHERE k.state = 'calling' AND c.id = k.call_id
+        -- What became of a conversation is known when its edge has told, if that lives.
+        AND NOT (c.state = 'completed' AND c.ended_at > clock_timestamp() - interval '15 seconds' AND EXISTS (
+            SELECT 1 FROM media_sessions s WHERE s.call_id = c.id AND s.started_at IS NOT NULL
+                AND (s.ended_at IS NULL OR s.quality = '{}')
+        ))
         LIMIT $1 FOR UPDATE OF k SKIP LOCKED"),
     )
     .bind::<Int8, _>(limit);

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use callbridge_proto::id::CampaignId;
 use futures_util::SinkExt as _;
 use tokio_postgres::Client;
+use uuid::Uuid;
 
-use super::{Batch, Import, WhenDuplicate};
+use super::{Batch, Import, WhenDuplicate, held::held_until};
 use crate::db::DbError;
 
 /// Why a batch was not committed.
@@ -67,9 +68,14 @@ pub async fn commit(
     if batch.contacts > 0 {
         let staged = batch.contacts;
         stage(&transaction, batch.copy).await?;
+        // Of a file with a hash.
+        let held_for = before.sha256.is_some().then_some(before.id);
         committed.accepted = match policy {
-            WhenDuplicate::Skip => i64::try_from(transaction.execute(INSERT, &[&campaign.0]).await?).unwrap_or(0),
-            WhenDuplicate::Replace => replace(&transaction, campaign).await?,
+            WhenDuplicate::Skip => {
+                let inserted = transaction.execute(INSERT, &[&campaign.0, &held_for]).await?;
+                i64::try_from(inserted).unwrap_or(0)
+            }
+            WhenDuplicate::Replace => replace(&transaction, campaign, held_for).await?,
         };
         if committed.accepted < staged {
             let lines = transaction
@@ -77,7 +83,8 @@ pub async fn commit(
                 .await?;
             committed.duplicates = lines.iter().map(|row| row.get(0)).collect();
         }
-        let zones: Vec<&str> = batch.zones.iter().map(String::as_str).collect();
+        let mut zones: Vec<&str> = batch.zones.iter().map(String::as_str).collect();
+        zones.sort_unstable();
         transaction
             .execute(
                 "INSERT INTO campaign_zones (campaign_id, zone) SELECT $1, unnest($2::text[]) ON CONFLICT DO NOTHING",
@@ -116,8 +123,13 @@ pub async fn commit(
     Ok(after)
 }
 
-const INSERT: &str = "INSERT INTO contacts (campaign_id, id, number, zone, variables)
-    SELECT $1, id, number, coalesce(zone, ''), variables FROM staging ON CONFLICT (campaign_id, number) DO NOTHING";
+/// In the order of the key: two imports of the same numbers would else wait for each other.
+const INSERT: &str = concat!(
+    "INSERT INTO contacts (campaign_id, id, number, zone, variables, import_id, next_at)
+    SELECT $1, id, number, coalesce(zone, ''), variables, $2::uuid, CASE WHEN $2::uuid IS NULL THEN 'epoch' ELSE ",
+    held_until!(),
+    " END FROM staging ORDER BY number ON CONFLICT (campaign_id, number) DO NOTHING"
+);
 /// A row that made no contact of its own.
 const DUPLICATES: &str = "SELECT s.line FROM staging s
     WHERE NOT EXISTS (SELECT 1 FROM contacts c WHERE c.campaign_id = $1 AND c.id = s.id) ORDER BY s.line LIMIT $2";
@@ -136,17 +148,26 @@ async fn stage(transaction: &tokio_postgres::Transaction<'_>, copy: Vec<u8>) -> 
 }
 
 /// Of a number that is there more than once in the batch, the last row counts. Returns how many contacts are new.
-async fn replace(transaction: &tokio_postgres::Transaction<'_>, campaign: CampaignId) -> Result<i64, CommitError> {
+async fn replace(
+    transaction: &tokio_postgres::Transaction<'_>,
+    campaign: CampaignId,
+    held_for: Option<Uuid>,
+) -> Result<i64, CommitError> {
     let row = transaction
         .query_one(
-            "WITH written AS (
-                INSERT INTO contacts AS c (campaign_id, id, number, zone, variables)
-                SELECT DISTINCT ON (number) $1, id, number, coalesce(zone, ''), variables
+            concat!(
+                "WITH written AS (
+                INSERT INTO contacts AS c (campaign_id, id, number, zone, variables, import_id, next_at)
+                SELECT DISTINCT ON (number) $1, id, number, coalesce(zone, ''), variables, $2::uuid,
+                    CASE WHEN $2::uuid IS NULL THEN 'epoch' ELSE ",
+                held_until!(),
+                " END
                 FROM staging ORDER BY number, line DESC
                 ON CONFLICT (campaign_id, number) DO UPDATE SET zone = excluded.zone, variables = excluded.variables
                 RETURNING xmax = 0 AS new
-            ) SELECT count(*) FILTER (WHERE new) FROM written",
-            &[&campaign.0],
+            ) SELECT count(*) FILTER (WHERE new) FROM written"
+            ),
+            &[&campaign.0, &held_for],
         )
         .await?;
     Ok(row.get(0))
