@@ -119,6 +119,11 @@ async fn only_an_agent_that_was_never_there_is_unavailable() {
     .unwrap();
     let mut conn = AsyncPgConnection::establish(&url).await.unwrap();
     let (campaign, contact) = (CampaignId(uuid_of(1)), Some(uuid_of(2)));
+    // Its edge may tell yet.
+    assert!(settle::ended(&mut conn, 10).await.unwrap().is_empty());
+    db.batch_execute("UPDATE calls SET ended_at = now() - interval '16 seconds'")
+        .await
+        .unwrap();
     for (change, unavailable) in [
         ("UPDATE media_sessions SET quality = '{}'", true),
         ("UPDATE media_sessions SET quality = '{\"frames_out\": 40}'", true),
