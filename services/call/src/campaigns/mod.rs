@@ -12,6 +12,8 @@ pub mod forecast;
 pub mod gate;
 pub mod hook;
 pub mod import;
+#[cfg(test)]
+mod planner_tests;
 pub mod progress;
 pub mod retry;
 pub mod rules;
