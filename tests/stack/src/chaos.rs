@@ -11,6 +11,7 @@ mod kills;
 mod load;
 mod outages;
 mod part;
+mod pauses;
 mod people;
 mod pieces;
 mod pulse;

@@ -18,7 +18,8 @@ The exit code is 0 only when all that must hold does:
   lost_calls     an accepted key without a row, a dial without a row, a call that never ended
   stuck_slots    rows in an active state at the end
   violations     all that is wrong: those above, two rows for one key, an end without a dial, an account's cap or rate exceeded;
-                 of campaigns also: a cap or rate of their own, a contact that was lost, doubled, left or dialled too often
+                 of campaigns also: a cap or rate of their own, a contact that was lost, doubled, left or dialled too often,
+                 and late_posts: a request more than a second after PauseCampaign was answered, before the campaign was resumed
 
 State, in target/chaos/WHAT/ unless --state-dir says otherwise:
   progress.json  the figures of the parts that are done, for --from

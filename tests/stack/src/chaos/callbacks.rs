@@ -102,6 +102,7 @@ pub(super) async fn run(stage: &Stage<'_>, children: Vec<Child>) -> anyhow::Resu
         figures,
         told,
         campaigns: BTreeMap::new(),
+        pauses: Vec::new(),
         children,
     })
 }

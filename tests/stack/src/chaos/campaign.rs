@@ -7,9 +7,8 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use call_service::crash;
-use callbridge_proto::campaign::v1::{
-    AddContactsResponse, CampaignSettings, PauseCampaignRequest, ResumeCampaignRequest, Rules, StartCampaignRequest,
-};
+use callbridge_proto::campaign::v1::{AddContactsResponse, CampaignSettings, Rules, StartCampaignRequest};
+use futures_util::future::try_join_all;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -20,6 +19,7 @@ use super::{
     figures::Figures,
     load::{Told, may_come_right},
     part::{Broken, Stage},
+    pauses::{pauses, resume},
     people,
 };
 use crate::{
@@ -48,11 +48,9 @@ const PAUSE: u64 = 300;
 const ARMED: u64 = 30;
 /// In percent: two die together.
 const TWO: u64 = 15;
-/// In percent: a campaign is paused for a moment.
-const PAUSED: u64 = 10;
 /// One try to send a file, and one of anything else.
 const SEND: Duration = Duration::from_mins(2);
-const ASK: Duration = Duration::from_secs(5);
+pub(super) const ASK: Duration = Duration::from_secs(5);
 /// Between two tries, and two looks.
 const AGAIN: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_secs(1);
@@ -84,24 +82,32 @@ pub(super) async fn run(stage: &Stage<'_>, children: Vec<Child>) -> anyhow::Resu
         campaigns.insert(id, (first, given));
         first += contacts;
     }
-    let ids: Vec<_> = campaigns.keys().cloned().collect();
     let over = CancellationToken::new();
     let calls = async {
         let all = campaigns
             .iter()
             .map(|(id, (first, given))| begin(stage, id, *first, given.contacts));
-        futures_util::future::try_join_all(all).await?;
-        wait(stage).await?;
-        over.cancel();
-        anyhow::Ok(())
+        let begun = try_join_all(all).await?;
+        let operators = campaigns
+            .iter()
+            .zip(begun)
+            .map(|((id, (first, _)), unsure)| pauses(stage, (id, *first), unsure, &over));
+        let end = async {
+            wait(stage).await?;
+            over.cancel();
+            anyhow::Ok(())
+        };
+        let (pauses, ()) = tokio::try_join!(try_join_all(operators), end)?;
+        anyhow::Ok(pauses.concat())
     };
-    let (deaths, ()) = tokio::try_join!(deaths(stage, &ids, children, &over), calls)?;
+    let (deaths, pauses) = tokio::try_join!(deaths(stage, children, &over), calls)?;
     let (mut figures, children) = deaths;
     figures.contacts = first;
     Ok(Broken {
         figures,
         told: Told::default(),
         campaigns: campaigns.into_iter().map(|(id, (_, given))| (id, given)).collect(),
+        pauses,
         children,
     })
 }
@@ -129,10 +135,11 @@ async fn create(
     campaign::create(replica, settings).await
 }
 
-/// Lets a campaign call, and sends its contacts meanwhile; again and again, until they are all there.
-async fn begin(stage: &Stage<'_>, id: &str, first: u64, contacts: u64) -> anyhow::Result<()> {
+/// Lets a campaign call, and sends its contacts meanwhile; again and again, until they are all there. True: a request to let it call
+/// that was not answered may still do so later.
+async fn begin(stage: &Stage<'_>, id: &str, first: u64, contacts: u64) -> anyhow::Result<bool> {
     let mut dice = Dice::new(stage.part.seed, "begin", first);
-    insist(stage, &mut dice, ASK, async |replica| {
+    let ((), starts) = insist(stage, &mut dice, ASK, async |replica| {
         let request = StartCampaignRequest {
             campaign_id: id.to_owned(),
         };
@@ -140,7 +147,7 @@ async fn begin(stage: &Stage<'_>, id: &str, first: u64, contacts: u64) -> anyhow
     })
     .await
     .context("StartCampaign")?;
-    let report: AddContactsResponse = insist(stage, &mut dice, SEND, async |replica| {
+    let (report, _): (AddContactsResponse, _) = insist(stage, &mut dice, SEND, async |replica| {
         let file = People::new(first, contacts).csv();
         campaign::send(&replica, id, "contacts.csv", tokio_stream::iter(file)).await
     })
@@ -154,27 +161,22 @@ async fn begin(stage: &Stage<'_>, id: &str, first: u64, contacts: u64) -> anyhow
         report.duplicates
     );
     // It may have run out of contacts before the others came.
-    insist(stage, &mut dice, ASK, async |replica| {
-        let request = ResumeCampaignRequest {
-            campaign_id: id.to_owned(),
-        };
-        replica.campaigns().resume_campaign(request).await.map(drop)
-    })
-    .await
-    .context("ResumeCampaign")
+    Ok(resume(stage, &mut dice, id).await? || starts > 1)
 }
 
-/// Asks any replica until one has an answer.
-async fn insist<T>(
+/// Asks any replica until one has an answer. Returns also how often it was asked for.
+pub(super) async fn insist<T>(
     stage: &Stage<'_>,
     dice: &mut Dice,
     patience: Duration,
     ask: impl AsyncFn(Clients) -> Result<T, Status>,
-) -> anyhow::Result<T> {
+) -> anyhow::Result<(T, u32)> {
+    let mut tries = 0;
     loop {
+        tries += 1;
         let replica = dice.pick(&stage.system.clients).context("there is no replica")?;
         match timeout(patience, ask(replica.clone())).await {
-            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Ok(answer)) => return Ok((answer, tries)),
             Ok(Err(status)) if !may_come_right(status.code()) => bail!("{:?}: {}", status.code(), status.message()),
             Ok(Err(_)) | Err(_) => sleep(AGAIN).await,
         }
@@ -208,7 +210,6 @@ async fn wait(stage: &Stage<'_>) -> anyhow::Result<()> {
 /// Kills replicas at random, and starts each again at once, until all rounds are done or the campaigns are over.
 async fn deaths(
     stage: &Stage<'_>,
-    campaigns: &[String],
     mut children: Vec<Child>,
     over: &CancellationToken,
 ) -> anyhow::Result<(Figures, Vec<Child>)> {
@@ -242,11 +243,6 @@ async fn deaths(
                 reborn(stage, at, child, None).await?;
                 figures.kills += 1;
             }
-        }
-        if dice.percent(PAUSED)
-            && let Some(id) = dice.pick(campaigns).cloned()
-        {
-            figures.pauses += u64::from(pause_a_moment(stage, &mut dice, &id).await?);
         }
         stage.screen.show(round + 1, &stage.pulse.words());
     }
@@ -287,37 +283,6 @@ async fn reborn(stage: &Stage<'_>, at: usize, child: &mut Child, plan: Option<&s
     }
     *child = stage.system.replicas[at].spec.start(plan)?;
     Ok(())
-}
-
-/// Whether it could be paused: one that is over cannot.
-async fn pause_a_moment(stage: &Stage<'_>, dice: &mut Dice, id: &str) -> anyhow::Result<bool> {
-    let refused = |status: Status| match status.code() {
-        tonic::Code::FailedPrecondition => Ok(false),
-        _ => Err(status),
-    };
-    let paused = insist(stage, dice, ASK, async |replica| {
-        let request = PauseCampaignRequest {
-            campaign_id: id.to_owned(),
-            reason: "chaos".to_owned(),
-        };
-        let paused = replica.campaigns().pause_campaign(request).await;
-        paused.map(|_| true).or_else(refused)
-    })
-    .await
-    .context("PauseCampaign")?;
-    if paused {
-        sleep(dice.millis(50, 500)).await;
-        insist(stage, dice, ASK, async |replica| {
-            let request = ResumeCampaignRequest {
-                campaign_id: id.to_owned(),
-            };
-            let resumed = replica.campaigns().resume_campaign(request).await;
-            resumed.map(|_| true).or_else(refused)
-        })
-        .await
-        .context("ResumeCampaign")?;
-    }
-    Ok(paused)
 }
 
 #[cfg(test)]

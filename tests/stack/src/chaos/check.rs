@@ -2,6 +2,7 @@
 
 mod campaigns;
 mod evidence;
+mod pauses;
 mod violation;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -10,7 +11,7 @@ use callbridge_proto::id::CallId;
 use chrono::{DateTime, TimeDelta, Utc};
 
 pub(super) use self::{
-    evidence::{Accepted, Campaign, Dial, Evidence, Limits, Post, Row},
+    evidence::{Accepted, Campaign, Dial, Evidence, Limits, Pause, Post, Row},
     violation::Violation,
 };
 
@@ -25,6 +26,12 @@ pub(super) struct Verdict {
     pub(super) stuck_slots: u64,
     /// Dials whose call ended as unconfirmed: made, and nobody found out. Not forbidden, but worth a look.
     pub(super) untold_dials: u64,
+    /// Pauses of campaigns that were long enough to show a late request.
+    pub(super) pauses: u64,
+    /// Requests that came in a pause, more than a second after it was answered.
+    pub(super) late_posts: u64,
+    /// The latest request that came in a pause, in milliseconds after it was answered.
+    pub(super) latest_post_ms: u64,
     /// Everything that is wrong.
     pub(super) violations: Vec<Violation>,
 }
@@ -59,6 +66,7 @@ pub(super) fn check(evidence: &Evidence) -> Verdict {
         rate(account, limits.per_minute, posts.map(|post| post.time), &mut verdict);
     }
     campaigns::check(evidence, &rows, &mut verdict);
+    pauses::check(evidence, &rows, &mut verdict);
     verdict
 }
 

@@ -38,8 +38,12 @@ pub(super) struct Figures {
     pub(super) settled_ms: Vec<u64>,
     /// Contacts of campaigns.
     pub(super) contacts: u64,
-    /// Campaigns that were paused and resumed.
+    /// See [`Verdict`].
     pub(super) pauses: u64,
+    /// See [`Verdict`].
+    pub(super) late_posts: u64,
+    /// See [`Verdict`].
+    pub(super) latest_post_ms: u64,
     /// Outbound rows.
     pub(super) calls: u64,
     /// Dials in the ledger.
@@ -71,6 +75,7 @@ impl Figures {
         self.recoveries_ms.extend(other.recoveries_ms);
         self.settled_ms.extend(other.settled_ms);
         self.seconds += other.seconds;
+        self.latest_post_ms = self.latest_post_ms.max(other.latest_post_ms);
         for (mine, theirs) in [
             (&mut self.rounds, other.rounds),
             (&mut self.kills, other.kills),
@@ -81,6 +86,7 @@ impl Figures {
             (&mut self.zombies_in_dial, other.zombies_in_dial),
             (&mut self.contacts, other.contacts),
             (&mut self.pauses, other.pauses),
+            (&mut self.late_posts, other.late_posts),
             (&mut self.calls, other.calls),
             (&mut self.dials, other.dials),
             (&mut self.double_dials, other.double_dials),
@@ -99,12 +105,22 @@ impl Figures {
         self.lost_calls = verdict.lost_calls;
         self.stuck_slots = verdict.stuck_slots;
         self.untold_dials = verdict.untold_dials;
+        self.pauses = verdict.pauses;
+        self.late_posts = verdict.late_posts;
+        self.latest_post_ms = verdict.latest_post_ms;
         self.violations = u64::try_from(verdict.violations.len()).unwrap_or(u64::MAX);
     }
 
     /// Whether all that must hold does.
     pub(super) fn hold(&self) -> bool {
-        self.violations == 0 && self.double_dials == 0 && self.lost_calls == 0 && self.stuck_slots == 0
+        let wrong = [
+            self.violations,
+            self.double_dials,
+            self.lost_calls,
+            self.stuck_slots,
+            self.late_posts,
+        ];
+        wrong == [0; 5]
     }
 
     /// The last line of a run.
@@ -124,7 +140,10 @@ impl Figures {
                 quantile(&self.settled_ms, 100)
             ),
             What::Zombie => format!("zombies={} in_dial={}", self.zombies, self.zombies_in_dial),
-            What::Campaign => format!("kills={} pauses={} contacts={}", self.kills, self.pauses, self.contacts),
+            What::Campaign => format!(
+                "kills={} pauses={} late_posts={} latest_post_ms={} contacts={}",
+                self.kills, self.pauses, self.late_posts, self.latest_post_ms, self.contacts
+            ),
         };
         let points = match what {
             What::Kills => format!(" crash_points_min={}", self.rarest()),
@@ -275,5 +294,14 @@ mod tests {
             ..Verdict::default()
         });
         assert!(!figures.hold());
+        figures.judge(&Verdict {
+            pauses: 9,
+            late_posts: 1,
+            latest_post_ms: 1_200,
+            ..Verdict::default()
+        });
+        assert!(!figures.hold());
+        let line = figures.line(What::Campaign, 9);
+        assert!(line.contains("pauses=9 late_posts=1 latest_post_ms=1200"), "{line}");
     }
 }

@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::ErrorKind,
+    mem::take,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -16,7 +17,7 @@ use tokio::time::sleep;
 use super::{
     arguments::What,
     callbacks, campaign,
-    check::{self, Campaign, Evidence, Verdict, Violation},
+    check::{self, Campaign, Evidence, Pause, Verdict, Violation},
     figures::Figures,
     kills,
     load::{Load, Told},
@@ -68,6 +69,8 @@ pub(super) struct Broken {
     pub(super) told: Told,
     /// The campaigns, by id.
     pub(super) campaigns: BTreeMap<String, Campaign>,
+    /// The pauses of campaigns.
+    pub(super) pauses: Vec<Pause>,
     /// The replicas, alive and unarmed.
     pub(super) children: Vec<Child>,
 }
@@ -97,14 +100,10 @@ impl Part {
             pulse: &pulse,
             screen,
         };
-        let Broken {
-            mut figures,
-            told,
-            campaigns,
-            children,
-        } = stage.rounds(children).await?;
+        let mut broken = stage.rounds(children).await?;
         settle(&stage).await?;
-        let verdict = judge(system, children, told, campaigns, &mut figures).await?;
+        let verdict = judge(system, &mut broken).await?;
+        let mut figures = broken.figures;
         figures.rounds = self.rounds;
         figures.seconds = begun.elapsed().as_secs_f64();
         for violation in verdict.violations.iter().take(TOLD_IN_FULL) {
@@ -139,6 +138,7 @@ impl Stage<'_> {
             figures,
             told: load.finish(ANSWER).await,
             campaigns: BTreeMap::new(),
+            pauses: Vec::new(),
             children,
         })
     }
@@ -198,13 +198,7 @@ async fn settle(stage: &Stage<'_>) -> anyhow::Result<()> {
 }
 
 /// Ends the system, reads what it left, and checks it.
-async fn judge(
-    system: System,
-    children: Vec<Child>,
-    told: Told,
-    campaigns: BTreeMap<String, Campaign>,
-    figures: &mut Figures,
-) -> anyhow::Result<Verdict> {
+async fn judge(system: System, broken: &mut Broken) -> anyhow::Result<Verdict> {
     let folder = system.folder.clone();
     let limits = system
         .members
@@ -213,7 +207,8 @@ async fn judge(
         .collect();
     let client = system.connect().await?;
     let control = system.control.clone();
-    system.end(children).await?;
+    system.end(take(&mut broken.children)).await?;
+    let told = take(&mut broken.told);
     let refuses = |number: &str| {
         control
             .outcome(number)
@@ -228,10 +223,12 @@ async fn judge(
         ends: records::ends(&folder.join("events.jsonl"))?,
         posts: records::posts(&folder.join("arrivals.jsonl"), refuses)?,
         limits,
-        campaigns,
+        campaigns: take(&mut broken.campaigns),
+        pauses: take(&mut broken.pauses),
         contacts: records::contacts(&client).await?,
     };
     let verdict = check::check(&evidence);
+    let figures = &mut broken.figures;
     figures.calls = u64::try_from(evidence.rows.len())?;
     figures.dials = u64::try_from(evidence.dials.len())?;
     figures.judge(&verdict);

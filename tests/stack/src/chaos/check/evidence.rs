@@ -25,6 +25,8 @@ pub(in super::super) struct Evidence {
     pub(in super::super) limits: BTreeMap<String, Limits>,
     /// The campaigns, by id.
     pub(in super::super) campaigns: BTreeMap<String, Campaign>,
+    /// The pauses of campaigns.
+    pub(in super::super) pauses: Vec<Pause>,
     /// How many contacts a campaign has in a state.
     pub(in super::super) contacts: BTreeMap<(String, String), u64>,
 }
@@ -90,6 +92,17 @@ pub(in super::super) struct Campaign {
     pub(in super::super) attempts: u64,
     /// Contacts that were sent.
     pub(in super::super) contacts: u64,
+}
+
+/// A campaign was paused, by the one who resumed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Pause {
+    /// Its id.
+    pub(in super::super) campaign: String,
+    /// When PauseCampaign was answered.
+    pub(in super::super) from: DateTime<Utc>,
+    /// When ResumeCampaign was sent.
+    pub(in super::super) until: DateTime<Utc>,
 }
 
 /// What an account or a campaign allows.

@@ -438,3 +438,52 @@ fn contacts_that_are_left_or_lost_are_found() {
     evidence.contacts.insert((OURS.to_owned(), "reached".to_owned()), 2);
     assert!(check(&evidence).violations.contains(&lost(3)));
 }
+
+/// F108: the second call is sent in a pause of its campaign.
+#[test]
+fn a_request_that_comes_long_after_a_pause_is_found() {
+    let pause = |campaign: &str, from, until| Pause {
+        campaign: campaign.to_owned(),
+        from: at(from),
+        until: at(until),
+    };
+    let late = |paused| Violation::LatePost {
+        campaign: OURS.to_owned(),
+        call: id(2),
+        paused: at(paused),
+        at: at(70_000),
+    };
+    for (from, until, is_late, latest) in [
+        // On its way when it was paused, to the millisecond; and later.
+        (69_000, 80_000, false, 1_000),
+        (68_999, 80_000, true, 1_001),
+        (60_000, 70_001, true, 10_000),
+        // Before, and when it runs again.
+        (70_000, 80_000, false, 0),
+        (60_000, 70_000, false, 0),
+    ] {
+        let mut evidence = of_campaign();
+        evidence.pauses = vec![pause(OURS, from, until)];
+        let verdict = check(&evidence);
+        let wanted: Vec<_> = is_late.then(|| late(from)).into_iter().collect();
+        assert_eq!(verdict.violations, wanted, "{from} {until}");
+        assert_eq!(
+            (verdict.pauses, verdict.late_posts, verdict.latest_post_ms),
+            (1, u64::from(is_late), latest),
+            "{from} {until}"
+        );
+    }
+    // One that was refused is a request too, a campaign has nothing to do with another's pause, and one of a second shows nothing.
+    let mut evidence = of_campaign();
+    evidence.dials.pop();
+    evidence.rows[1].state = "failed".to_owned();
+    evidence.pauses = vec![
+        pause(OURS, 60_000, 80_000),
+        pause("campaign_01980000000070008000000000000002", 60_000, 80_000),
+        pause(OURS, 0, 1_000),
+    ];
+    let verdict = check(&evidence);
+    assert_eq!(verdict.violations, [late(60_000)]);
+    assert_eq!((verdict.pauses, verdict.late_posts), (2, 1));
+    assert_eq!(late(60_000).call(), Some(id(2).as_str()));
+}

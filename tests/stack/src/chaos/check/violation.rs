@@ -61,6 +61,13 @@ pub(in super::super) enum Violation {
         second: String,
         at: DateTime<Utc>,
     },
+    /// A request of a campaign came long after it was paused.
+    LatePost {
+        campaign: String,
+        call: String,
+        paused: DateTime<Utc>,
+        at: DateTime<Utc>,
+    },
     /// Contacts were not called to the end.
     ContactsLeft {
         campaign: String,
@@ -80,6 +87,7 @@ impl Violation {
             | Self::NeverEnded { call, .. }
             | Self::StuckSlot { call, .. }
             | Self::EndWithoutDial { call, .. }
+            | Self::LatePost { call, .. }
             | Self::ForeignSid { call, .. }
             | Self::AcceptedWithoutRow { call, .. } => Some(call),
             Self::OtherCall { row, .. } => Some(row),
@@ -146,6 +154,15 @@ impl fmt::Display for Violation {
             } => write!(
                 f,
                 "once more: {contact} was dialled at {at} by {second}, while or after {first} had it"
+            ),
+            Self::LatePost {
+                campaign,
+                call,
+                paused,
+                at,
+            } => write!(
+                f,
+                "late request: {call} was sent at {at}, the pause of {campaign} was answered at {paused}"
             ),
             Self::ContactsLeft { campaign, state, count } => {
                 write!(f, "contacts left: {count} of {campaign} are still {state}")
