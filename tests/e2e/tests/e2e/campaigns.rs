@@ -1,32 +1,30 @@
-//! Campaigns: contacts become calls, within caps, and an operator is in control.
+//! Campaigns: contacts become calls, within caps, by rules that may change.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use callbridge_proto::campaign::v1::{
-    AbortCampaignRequest, Campaign, CampaignState, ContactState, CreateCampaignRequest, PauseCampaignRequest,
-    ResumeCampaignRequest, Rules, UpdateCampaignRequest, WatchCampaignRequest,
+    CampaignState, ContactState, CreateCampaignRequest, Rules, UpdateCampaignRequest, WatchCampaignRequest,
 };
 use e2e::{
-    PATIENCE, Story,
+    Story,
     campaign::{again, always, numbers},
-    invalid, quick, refusal, refused, registration,
+    invalid, quick, refusal, registration,
 };
-use exotel_sim::{Callee, CallerScript, LedgerEntry, Outcome};
+use exotel_sim::{Callee, LedgerEntry, Outcome};
 use prost_types::FieldMask;
-use tonic::Code;
 
 use crate::outbound::short;
 
 /// Rows that hold a slot.
 const ACTIVE: &str = "calls WHERE state IN ('dialing', 'unconfirmed', 'placed', 'ringing', 'in_progress')";
 
-fn person(number: usize) -> String {
+pub(super) fn person(number: usize) -> String {
     format!("+91981300{number:04}")
 }
 
 /// Everybody is answered, and hangs up soon.
-fn everybody_answers(story: &Story, people: usize) -> Result<()> {
+pub(super) fn everybody_answers(story: &Story, people: usize) -> Result<()> {
     for number in 0..people {
         story
             .stack
@@ -37,29 +35,12 @@ fn everybody_answers(story: &Story, people: usize) -> Result<()> {
 }
 
 /// How often each person was dialled.
-fn dials(ledger: &[LedgerEntry]) -> BTreeMap<&str, usize> {
+pub(super) fn dials(ledger: &[LedgerEntry]) -> BTreeMap<&str, usize> {
     let mut dials = BTreeMap::new();
     for entry in ledger {
         *dials.entry(entry.from.as_str()).or_default() += 1;
     }
     dials
-}
-
-async fn pause(story: &Story, id: &str) -> Result<Campaign> {
-    let request = PauseCampaignRequest {
-        campaign_id: id.to_owned(),
-        reason: "lunch".to_owned(),
-    };
-    let paused = story.stack.clients().campaigns().pause_campaign(request).await?;
-    paused.into_inner().campaign.context("no campaign")
-}
-
-async fn resume(story: &Story, id: &str) -> Result<Campaign> {
-    let request = ResumeCampaignRequest {
-        campaign_id: id.to_owned(),
-    };
-    let resumed = story.stack.clients().campaigns().resume_campaign(request).await?;
-    resumed.into_inner().campaign.context("no campaign")
 }
 
 /// F107, F112: four replicas fill, claim and dial at one time; everybody is dialled once, within the campaign's cap.
@@ -86,159 +67,6 @@ async fn four_replicas_dial_each_contact_once_and_within_the_cap() -> Result<()>
     assert_eq!(story.count(ACTIVE).await?, 0);
     let history: Vec<String> = done.history.into_iter().map(|entry| entry.r#type).collect();
     assert_eq!(history, ["finished", "started", "contacts_added", "created"]);
-    story.stack.shut_down().await
-}
-
-/// F108: nothing is dialled once a pause is answered, by any replica, and what was dialled goes on.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pause_holds_before_the_next_dial() -> Result<()> {
-    let mut registration = registration()?;
-    registration.account.calls_per_minute = 6_000;
-    let story = Story::with(quick().replicas(2), registration).await?;
-    everybody_answers(&story, 60)?;
-    let campaign = story
-        .campaign_of(
-            Rules {
-                max_concurrent_calls: 8,
-                ..always()
-            },
-            &numbers((0..60).map(person)),
-        )
-        .await?;
-    for _ in 0..3 {
-        let control = story.stack.control();
-        let before = control.ledger().await?.len();
-        stack::poll("some more calls", PATIENCE, async || match control.ledger().await {
-            Ok(ledger) if ledger.len() > before => Ok(()),
-            other => Err(format!("{:?}", other.map(|ledger| ledger.len()))),
-        })
-        .await?;
-        pause(&story, &campaign.id).await?;
-        // Whatever was committed before the pause is at the simulator when no call is being dialled any more.
-        story
-            .campaign_until(&campaign.id, "no active call", |got| {
-                got.progress.as_ref().is_some_and(|progress| progress.active_calls == 0)
-            })
-            .await?;
-        let paused = control.ledger().await?.len();
-        let idle = story
-            .get_campaign(&campaign.id)
-            .await?
-            .progress
-            .context("no progress")?;
-        assert_eq!(
-            (idle.state(), idle.state_reason.as_str()),
-            (CampaignState::Paused, "lunch")
-        );
-        // A call of somebody else goes through the same queue meanwhile, and nothing of the campaign with it.
-        control.set_outcome(e2e::CUSTOMER, Outcome::answered_by(short()))?;
-        let single = story.place(story.request(e2e::CUSTOMER)).await?;
-        story.ended(&single.id).await?;
-        assert_eq!(control.ledger().await?.len(), paused + 1);
-        resume(&story, &campaign.id).await?;
-    }
-    story.campaign_is(&campaign.id, CampaignState::Finished).await?;
-    let ledger = story.stack.control().ledger().await?;
-    let mut dials = dials(&ledger);
-    dials.retain(|number, _| !number.ends_with(&e2e::CUSTOMER[3..]));
-    assert_eq!(dials.into_values().collect::<Vec<_>>(), [1; 60]);
-    story.stack.shut_down().await
-}
-
-/// F109: an abort cancels what waits, loses nothing of what was dialled, and says how much that is.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_abort_loses_nothing_in_flight() -> Result<()> {
-    let story = Story::start().await?;
-    for number in 0..20 {
-        let script = CallerScript::new().silence(1_500).hang_up();
-        story
-            .stack
-            .control()
-            .set_outcome(&person(number), Outcome::answered_by(script))?;
-    }
-    let campaign = story
-        .campaign_of(
-            Rules {
-                max_concurrent_calls: 3,
-                ..always()
-            },
-            &numbers((0..20).map(person)),
-        )
-        .await?;
-    story
-        .campaign_until(&campaign.id, "three calls", |got| {
-            got.progress.as_ref().is_some_and(|progress| progress.active_calls == 3)
-        })
-        .await?;
-    let request = AbortCampaignRequest {
-        campaign_id: campaign.id.clone(),
-        reason: "wrong list".to_owned(),
-    };
-    let mut campaigns = story.stack.clients().campaigns();
-    let aborted = campaigns.abort_campaign(request.clone()).await?.into_inner();
-    assert!(aborted.in_flight > 0, "{}", aborted.in_flight);
-    let ended = story
-        .campaign_until(&campaign.id, "no call", |got| {
-            got.progress
-                .as_ref()
-                .is_some_and(|progress| progress.active_calls == 0 && !progress.by_state.contains_key("calling"))
-        })
-        .await?;
-    let progress = ended.progress.context("no progress")?;
-    let dialled = i64::try_from(story.stack.control().ledger().await?.len())?;
-    assert_eq!(progress.by_outcome, [("completed".to_owned(), dialled)].into());
-    assert_eq!(progress.by_state["pending"], 20 - dialled);
-    assert_eq!(story.count("calls WHERE state = 'queued'").await?, 0);
-    // F110: asked again, it is the same answer and no more history.
-    let again = campaigns.abort_campaign(request).await?.into_inner();
-    assert_eq!(
-        again.campaign.context("no campaign")?.version,
-        aborted.campaign.context("no campaign")?.version
-    );
-    let status = story.add_contacts(&campaign.id, "late", b"number\n").await.unwrap_err();
-    assert_eq!(refusal(&status), refused(Code::FailedPrecondition, "CAMPAIGN_OVER"));
-    story.stack.shut_down().await
-}
-
-/// F110: controls may be repeated, make no sense out of order, and a phone or an agent that a campaign needs cannot be deleted.
-#[tokio::test(flavor = "multi_thread")]
-async fn controls_may_be_repeated_and_nothing_that_a_campaign_needs_goes_away() -> Result<()> {
-    let story = Story::start().await?;
-    let campaign = story.campaign("one", story.settings(always())).await?;
-    let same = story.campaign("one", story.settings(always())).await?;
-    assert_eq!(campaign, same);
-    let other = CreateCampaignRequest {
-        idempotency_key: "one".to_owned(),
-        settings: Some(story.settings(again(1))),
-    };
-    let mut campaigns = story.stack.clients().campaigns();
-    let status = campaigns.create_campaign(other).await.unwrap_err();
-    assert_eq!(refusal(&status), refused(Code::AlreadyExists, "IDEMPOTENCY_KEY_REUSED"));
-    let resume_first = ResumeCampaignRequest {
-        campaign_id: campaign.id.clone(),
-    };
-    let status = campaigns.resume_campaign(resume_first).await.unwrap_err();
-    assert_eq!(refusal(&status), refused(Code::FailedPrecondition, "CAMPAIGN_STATE"));
-    let started = story.start_campaign(&campaign.id).await?;
-    assert_eq!(story.start_campaign(&campaign.id).await?.version, started.version);
-    let paused = pause(&story, &campaign.id).await?;
-    assert_eq!(pause(&story, &campaign.id).await?.version, paused.version);
-    let resumed = resume(&story, &campaign.id).await?;
-    assert_eq!(resume(&story, &campaign.id).await?.version, resumed.version);
-    let history = story.get_campaign(&campaign.id).await?.history;
-    let kinds: Vec<(&str, &str)> = history
-        .iter()
-        .map(|entry| (entry.r#type.as_str(), entry.by.as_str()))
-        .collect();
-    let by = |kind| (kind, "stack");
-    assert_eq!(kinds, ["resumed", "paused", "started", "created"].map(by));
-
-    let client = e2e::session(&story.stack.database_url).await?;
-    for delete in ["DELETE FROM phones", "DELETE FROM agents"] {
-        let error = client.execute(delete, &[]).await.unwrap_err();
-        let code = error.code().context("no code")?.code();
-        assert_eq!(code, "23503", "{delete}");
-    }
     story.stack.shut_down().await
 }
 

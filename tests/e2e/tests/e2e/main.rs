@@ -3,6 +3,7 @@
 mod api;
 mod audio;
 mod callbacks;
+mod campaign_control;
 mod campaign_rules;
 mod campaigns;
 mod clocks;
