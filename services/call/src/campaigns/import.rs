@@ -1,30 +1,23 @@
 //! Taking contacts: rows as they come, committed in batches of bounded size, each with how far the import is. While one batch is
 //! being committed the next one is read. A stream that breaks off costs nothing but its last batch, and is sent again.
 
+mod begin;
+mod finish;
+mod writer;
+
 use std::{mem, sync::Arc, time::Duration};
 
 use callbridge_proto::{campaign::v1::NewContact, id::CampaignId};
-use diesel_async::{AsyncConnection as _, AsyncPgConnection};
-use ring::digest::{Context, SHA256};
-use serde_json::json;
+use ring::digest::Context;
 use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle, time::Instant};
-use tokio_postgres::Client;
-use tracing::info;
-use uuid::Uuid;
 
-use super::{
-    contacts::{Contact, Reader, Row, copy},
-    control,
-    state::{Control, State},
-};
+pub use self::begin::begin;
+use self::writer::{MOST_TOLD, Writer};
+use super::contacts::{Contact, Reader, Row, copy};
 use crate::{
     app::App,
     error::Error,
-    store::campaigns::{
-        self, Campaign, Standing,
-        counts::{self, Delta},
-        imports::{self, Batch, CommitError, Import, Problem, WhenDuplicate, held},
-    },
+    store::campaigns::imports::{self, Batch, Import, Problem, WhenDuplicate},
 };
 
 /// Rows committed together.
@@ -33,10 +26,6 @@ const BATCH_ROWS: i64 = 10_000;
 const BATCH_BYTES: usize = 2 * 1024 * 1024;
 /// Rows of a slow stream are committed so often, which is also how it is known that it goes on.
 const FLUSH_EVERY: Duration = Duration::from_secs(10);
-/// Problems that are told one by one.
-const MOST_TOLD: usize = 1_000;
-/// Held contacts that are let go, or taken back, in one transaction.
-const HELD: i64 = 10_000;
 /// Contacts of one message.
 const MOST_OF_LIST: usize = 500;
 
@@ -70,12 +59,6 @@ enum Form {
     File(Box<Reader>),
     /// How many contacts came.
     List(i64),
-}
-
-/// The connection, and how far the import is as far as is committed.
-struct Writer {
-    client: Client,
-    import: Import,
 }
 
 enum Hand {
@@ -112,81 +95,6 @@ pub enum Begun {
     Goes(Box<Importing>),
     /// Nothing has to be sent.
     Done(Report),
-}
-
-/// Begins an import, or goes on with it.
-///
-/// # Errors
-/// `NotFound`, Precondition (`CAMPAIGN_OVER`), `AlreadyExists` (`IMPORT_KEY_REUSED`), Exhausted (`TOO_MANY_IMPORTS`).
-pub async fn begin(app: &Arc<App>, caller: &str, header: Header) -> Result<Begun, Error> {
-    let permit = Arc::clone(&app.import_permits).try_acquire_owned().map_err(|_| {
-        Error::exhausted(
-            "TOO_MANY_IMPORTS",
-            "this replica takes as many imports as it can: try again with the same key when one is done",
-        )
-    })?;
-    let mut conn = app.db.conn().await?;
-    let import = conn
-        .transaction::<_, Error, _>(async |conn| {
-            // The lock that a finish takes: it comes before, or sees that contacts are being sent.
-            let campaign = campaigns::lock(conn, header.campaign)
-                .await?
-                .ok_or_else(|| Error::not_found("campaign", header.campaign))?;
-            if State::of(&campaign.state) == Some(State::Aborted) {
-                return Err(control::over(header.campaign));
-            }
-            let key = (header.campaign, header.key.as_str());
-            has_contacts(conn, caller, campaign).await?;
-            let id = app.clock.new_uuid();
-            let import = imports::begin(conn, key, id, caller, header.sha256.as_deref(), header.policy).await?;
-            let same_file = header.sha256.is_none() || header.sha256 == import.sha256;
-            if !same_file || import.replaces != (header.policy == WhenDuplicate::Replace) {
-                return Err(reused());
-            }
-            Ok(import)
-        })
-        .await?;
-    drop(conn);
-    let resumed_after = import.rows;
-    if import.finished {
-        return Ok(Begun::Done(Report {
-            import,
-            resumed_after,
-            repeated: true,
-        }));
-    }
-    let (client, drive) = app.db.copying().await?;
-    app.tasks.spawn(drive);
-    Ok(Begun::Goes(Box::new(Importing {
-        app: Arc::clone(app),
-        caller: caller.to_owned(),
-        form: Form::Unknown,
-        rows: Vec::new(),
-        copy: copy::Rows::default(),
-        batch: Batch::default(),
-        pending: Import::default(),
-        resumed_after,
-        line: import.line,
-        columns: import.header.clone(),
-        flushed: Instant::now(),
-        hand: Hand::Idle(Box::new(Writer { client, import })),
-        hash: Context::new(&SHA256),
-        header,
-        _permit: permit,
-    })))
-}
-
-/// A campaign that ended for want of contacts goes on when they come.
-async fn has_contacts(conn: &mut AsyncPgConnection, caller: &str, campaign: Campaign) -> Result<Campaign, Error> {
-    if State::of(&campaign.state) != Some(State::Finished) || campaign.state_reason != control::NO_CONTACTS_LEFT {
-        return Ok(campaign);
-    }
-    let reason = "contacts_added";
-    Ok(
-        control::follow(conn, caller, campaign.id(), Control::Resume, reason, |_| true)
-            .await?
-            .0,
-    )
 }
 
 /// What is known of the first file would be taken for true of the second.
@@ -263,60 +171,6 @@ impl Importing {
         self.take(place.max(self.line)).await
     }
 
-    /// Everything was sent.
-    ///
-    /// # Errors
-    /// Invalid: the file has another hash, or no header. Of the database.
-    pub async fn finish(mut self: Box<Self>) -> Result<Report, Error> {
-        if let Form::File(reader) = &mut self.form {
-            reader
-                .finish(&mut self.rows)
-                .map_err(|error| Error::invalid("csv_chunk", error.to_string()))?;
-            let decided = i64::try_from(reader.decided()).unwrap_or(i64::MAX);
-            self.take(decided).await?;
-        }
-        self.flush().await?;
-        let writer = self.writer().await?;
-        let hash = self.hash.finish();
-        let import = writer.import;
-        let campaign = self.header.campaign;
-        let mut conn = self.app.db.conn().await?;
-        if let Some(expected) = &import.sha256 {
-            if expected != hash.as_ref() {
-                take_back(&mut conn, campaign, &self.header.key, import.id).await?;
-                return Err(Error::invalid(
-                    "header.sha256",
-                    "is not that of what was sent: none of it is called, and its new contacts are taken back; send the whole file again",
-                ));
-            }
-            while held::let_go(&mut conn, campaign, import.id, HELD).await? > 0 {}
-        }
-        conn.transaction::<_, Error, _>(async |conn| {
-            let row = campaigns::lock(conn, campaign)
-                .await?
-                .ok_or_else(|| Error::not_found("campaign", campaign))?;
-            let row = has_contacts(conn, &self.caller, row).await?;
-            if imports::finish(conn, campaign, &self.header.key).await? {
-                let data = json!({
-                    "accepted": import.accepted.to_string(),
-                    "duplicates": import.duplicates.to_string(),
-                    "rejected": import.rejected.to_string(),
-                });
-                let none = Standing::default();
-                campaigns::change(conn, &row, None, &none, "contacts_added", &self.caller, data).await?;
-            }
-            Ok(())
-        })
-        .await?;
-        info!(campaign.id = %campaign, rows = import.rows, accepted = import.accepted, "contacts were added");
-        self.app.hub.campaign_changed();
-        Ok(Report {
-            import,
-            resumed_after: self.resumed_after,
-            repeated: false,
-        })
-    }
-
     /// Takes the rows that were read; all up to line `decided` are among them.
     async fn take(&mut self, decided: i64) -> Result<(), Error> {
         for row in self.rows.drain(..) {
@@ -386,77 +240,4 @@ impl Importing {
             Hand::Gone => Err(Error::internal("an import went on after an error")),
         }
     }
-}
-
-/// Takes all held contacts of an import back, and begins it anew.
-async fn take_back(conn: &mut AsyncPgConnection, campaign: CampaignId, key: &str, import: Uuid) -> Result<(), Error> {
-    loop {
-        let taken = conn
-            .transaction::<_, Error, _>(async |conn| {
-                let taken = held::take_back(conn, campaign, import, HELD).await?;
-                let word = "contact.pending".to_owned();
-                let n = -i64::try_from(taken).unwrap_or(0);
-                counts::add(conn, campaign.0, &[Delta { word, n }]).await?;
-                if taken == 0 {
-                    held::forget(conn, campaign, key).await?;
-                }
-                Ok(taken)
-            })
-            .await?;
-        if taken == 0 {
-            return Ok(());
-        }
-    }
-}
-
-impl Writer {
-    async fn commit(&mut self, header: &Header, batch: Batch, pending: Import, line: i64) -> Result<(), Error> {
-        if line == self.import.line && pending.rows == 0 {
-            return Ok(());
-        }
-        let staged = batch.contacts;
-        let before = self.import.clone();
-        let committed = imports::commit(
-            &mut self.client,
-            (header.campaign, &header.key),
-            batch,
-            header.policy,
-            &self.import,
-            MOST_TOLD,
-            |committed| after(before, pending, &committed, staged, line),
-        );
-        self.import = committed.await.map_err(|error| match error {
-            CommitError::Raced => Error::aborted(
-                "IMPORT_RUNNING",
-                "another stream sends the import with this key: wait for its end, or send again when it broke off",
-            ),
-            CommitError::Db(error) => error.into(),
-        })?;
-        Ok(())
-    }
-}
-
-/// How far an import is after a batch.
-fn after(mut import: Import, pending: Import, committed: &imports::Committed, staged: i64, line: i64) -> Import {
-    import.line = line;
-    import.header = pending.header;
-    import.rows += pending.rows;
-    import.accepted += committed.accepted;
-    import.duplicates += staged - committed.accepted;
-    import.rejected += pending.rejected;
-    // As many as can be told were asked for; there may be more.
-    let cut =
-        pending.problems_cut || staged - committed.accepted > i64::try_from(committed.duplicates.len()).unwrap_or(0);
-    let duplicates = committed.duplicates.iter().map(|line| Problem {
-        line: *line,
-        column: "number".to_owned(),
-        problem: "duplicate".to_owned(),
-    });
-    let mut problems: Vec<Problem> = pending.problems.into_iter().chain(duplicates).collect();
-    problems.sort_by_key(|problem| problem.line);
-    for problem in problems {
-        import.tell(problem, MOST_TOLD);
-    }
-    import.problems_cut |= cut;
-    import
 }
