@@ -146,8 +146,8 @@ async fn rows_are_taken_once_however_often_the_process_is_killed() {
         process.child.wait().await.unwrap();
         taking.await.unwrap().unwrap().unwrap_err();
         sending.await.unwrap();
-        let taken = count("*").await;
-        assert!((least..i64::try_from(CONTACTS).unwrap()).contains(&taken), "{taken}");
+        let there = count("*").await;
+        assert!((least..i64::try_from(CONTACTS).unwrap()).contains(&there), "{there}");
     }
 
     let file = tokio_stream::iter(messages.as_ref().clone());

@@ -212,8 +212,8 @@ fn happens(story: &Story) -> Result<Dials, TestCaseError> {
         };
         match gate::judge(&gate, &rules, &standing(&rules, contact, &dials, suppressed, now)) {
             Answer::Stay => {
-                let paced = rules.calls_per_minute > 0 && gate.next_at > now;
-                prop_assert!(pause.is_some() || paced, "stays for nothing");
+                let too_soon = rules.calls_per_minute > 0 && gate.next_at > now;
+                prop_assert!(pause.is_some() || too_soon, "stays for nothing");
                 contact.due = pause.map_or(gate.next_at, |pause| pause.end);
             }
             Answer::Wait(until, reason) => {
