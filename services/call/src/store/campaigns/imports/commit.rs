@@ -44,7 +44,7 @@ pub struct Committed {
 /// and says how far that is.
 ///
 /// # Errors
-/// [`CommitError`]. After one nothing of the batch is there, or all of it: [`begin`] tells.
+/// [`CommitError`]. After one nothing of the batch is there, or all of it: [`super::begin`] tells.
 pub async fn commit(
     client: &mut Client,
     (campaign, key): (CampaignId, &str),
