@@ -38,8 +38,10 @@ const MOST_WAITING: i64 = 4_096;
 /// A call that waits this long is given up, and its contact is due again.
 const EXPIRES_AFTER: TimeDelta = TimeDelta::days(30);
 
-/// How long a contact waits whose phone has no room, or whose number is on another call: others have their turn meanwhile.
+/// How long a contact waits whose phone has no room: others have their turn meanwhile.
 const NO_PHONE: TimeDelta = TimeDelta::minutes(1);
+/// And one whose number is on another call.
+const BUSY: TimeDelta = TimeDelta::seconds(10);
 /// Contacts looked at in one round, at least: of those that may not be called now many are set aside at one time.
 const LOOKED_AT: i64 = 64;
 /// For how long at most a contact is set aside by the frequency cap: the cap may be another one then.
@@ -250,7 +252,7 @@ fn set_aside(rules: &Rules, contact: &Due, now: DateTime<Utc>) -> Option<Aside> 
         return Some(aside("suppressed", "suppressed", now));
     }
     if contact.busy {
-        return Some(aside("pending", "number_busy", now + NO_PHONE));
+        return Some(aside("pending", "number_busy", now + BUSY));
     }
     let period = TimeDelta::try_seconds(rules.frequency_cap?.period)?;
     let blocking = contact.blocking?;

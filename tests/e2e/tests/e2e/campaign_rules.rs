@@ -195,9 +195,12 @@ async fn what_was_not_dialled_does_not_count() -> Result<()> {
         ..always()
     };
     let id = started(&story, "capped", story.settings(rules), &[0]).await?;
-    stack::poll("the first POST", PATIENCE, async || match story.posts() {
-        Ok(1..) => Ok(()),
-        other => Err(format!("{other:?}")),
+    let refused = "calls WHERE attempt = 1 AND state = 'queued' AND waiting_reason = 'retry'";
+    stack::poll("the first answer", PATIENCE, async || {
+        match story.count(refused).await {
+            Ok(1) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     })
     .await?;
     answers(&story, 1)?;
