@@ -16,12 +16,12 @@ static NEXT: AtomicU16 = AtomicU16::new(0);
 /// A free port that stays free while its server is down, unless another program asks for this very one.
 pub(crate) fn lasting() -> io::Result<u16> {
     let length = RANGE.end - RANGE.start;
-    // Processes that start together begin at different places.
+    // Processes that start together begin at different places, farther apart than any of them needs ports.
     let offset = u16::try_from(std::process::id() % u32::from(length)).unwrap_or(0);
     for _ in 0..length {
         let step = NEXT.fetch_add(1, Ordering::Relaxed) % length;
         let port =
-            RANGE.start + u16::try_from((u32::from(offset) * 7 + u32::from(step)) % u32::from(length)).unwrap_or(0);
+            RANGE.start + u16::try_from((u32::from(offset) * 64 + u32::from(step)) % u32::from(length)).unwrap_or(0);
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return Ok(port);
         }
