@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     ApiKey, Clients, Keys, Registered, Registration, Settings,
-    child::{Child, Death, Spec},
+    child::{Child, Spec},
     poll, port,
     postgres::Postgres,
     stack::start_agent,
@@ -276,12 +276,7 @@ impl Replica {
         let ready = poll("call-service to be ready", READY, async || {
             match child.ended_within(Duration::ZERO).await {
                 Ok(None) => {}
-                // Most likely somebody's connection has its port for a moment.
-                Ok(Some(Death::Other(status))) => {
-                    *child = self.spec.start(None).map_err(|error| error.to_string())?;
-                    return Err(format!("it ended by itself ({status}) and was started again"));
-                }
-                Ok(Some(Death::Killed)) => return Err("it was killed".to_owned()),
+                Ok(Some(death)) => return Err(format!("it ended: {death:?}")),
                 Err(error) => return Err(error.to_string()),
             }
             match client.get(&url).send().await {
