@@ -156,6 +156,51 @@ async fn a_file_that_is_not_what_it_should_be_is_not_called() -> Result<()> {
     story.stack.shut_down().await
 }
 
+/// A file with a hash that breaks off holds nobody for ever: whoever comes with another file is that one's, and is called.
+#[tokio::test(flavor = "multi_thread")]
+async fn people_of_a_file_that_broke_off_come_with_another_one() -> Result<()> {
+    let story = Story::start().await?;
+    let number = "+919813000023";
+    story
+        .stack
+        .control()
+        .set_outcome(number, Outcome::answered_by(short()))?;
+    let campaign = story.campaign("one", story.settings(always())).await?;
+    story.start_campaign(&campaign.id).await?;
+    let hashed = ImportHeader {
+        sha256: "00".repeat(32),
+        ..header(&campaign.id, "broken")
+    };
+    // So many rows are committed before the end, which is no end.
+    let begun = messages(hashed, numbers(vec![number.to_owned(); 12_000]).as_bytes());
+    let breaking = tokio_stream::iter(begun.into_iter().chain([AddContactsRequest::default()]));
+    let mut campaigns = story.stack.clients().campaigns();
+    campaigns.add_contacts(breaking).await.err().context("it was taken")?;
+    stack::poll("its person", PATIENCE, async || match story.count("contacts").await {
+        Ok(1) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await?;
+    let held = story.contacts(&campaign.id).await?;
+    assert!(held[0].next_at.is_none(), "{:?}", held[0].next_at);
+    let again = numbers([number.to_owned()]);
+    for (key, accepted) in [("again", 1), ("once more", 0)] {
+        let report = send(&story, header(&campaign.id, key), again.as_bytes()).await?;
+        assert_eq!(
+            (report.rows, report.accepted, report.duplicates),
+            (1, accepted, 1 - accepted)
+        );
+    }
+    let called = story
+        .campaign_until(&campaign.id, "the person is reached", |got| {
+            let progress = got.progress.as_ref();
+            progress.is_some_and(|progress| progress.by_state.get("reached") == Some(&1))
+        })
+        .await?;
+    assert_eq!(called.progress.context("no progress")?.contacts, 1);
+    story.stack.shut_down().await
+}
+
 /// Messages instead of a file, a duplicate that replaces what was there, and the variables on the call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_contacts_variables_reach_its_call() -> Result<()> {

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use callbridge_proto::id::CampaignId;
 use futures_util::SinkExt as _;
 use tokio_postgres::Client;
-use uuid::Uuid;
 
 use super::{Batch, Import, WhenDuplicate, held::held_until};
 use crate::db::DbError;
@@ -70,13 +69,11 @@ pub async fn commit(
         stage(&transaction, batch.copy).await?;
         // Of a file with a hash.
         let held_for = before.sha256.is_some().then_some(before.id);
-        committed.accepted = match policy {
-            WhenDuplicate::Skip => {
-                let inserted = transaction.execute(INSERT, &[&campaign.0, &held_for]).await?;
-                i64::try_from(inserted).unwrap_or(0)
-            }
-            WhenDuplicate::Replace => replace(&transaction, campaign, held_for).await?,
-        };
+        let replaces = policy == WhenDuplicate::Replace;
+        let row = transaction
+            .query_one(WRITE, &[&campaign.0, &held_for, &replaces])
+            .await?;
+        committed.accepted = row.get(0);
         if committed.accepted < staged {
             let lines = transaction
                 .query(DUPLICATES, &[&campaign.0, &i64::try_from(told).unwrap_or(i64::MAX)])
@@ -94,7 +91,7 @@ pub async fn commit(
         transaction
             .execute(
                 "INSERT INTO campaign_deltas (campaign_id, word, n) VALUES ($1, 'contact.pending', $2)",
-                &[&campaign.0, &committed.accepted],
+                &[&campaign.0, &row.get::<_, i64>(1)],
             )
             .await?;
     }
@@ -123,12 +120,42 @@ pub async fn commit(
     Ok(after)
 }
 
-/// In the order of the key: two imports of the same numbers would else wait for each other.
-const INSERT: &str = concat!(
-    "INSERT INTO contacts (campaign_id, id, number, zone, variables, import_id, next_at)
-    SELECT $1, id, number, coalesce(zone, ''), variables, $2::uuid, CASE WHEN $2::uuid IS NULL THEN 'epoch' ELSE ",
+/// Whether a contact that is there is held for another import.
+macro_rules! is_held_for_another {
+    () => {
+        concat!(
+            "(c.state = 'pending' AND c.next_at = ",
+            held_until!(),
+            " AND c.import_id IS DISTINCT FROM excluded.import_id)"
+        )
+    };
+}
+
+/// $1 the campaign, $2 the import that the contacts are held for, $3 whether those that are there are replaced. Of a number that is
+/// there more than once in the batch the first row counts, or the last one when it replaces. A contact that is held for another
+/// import becomes this one's: that file may never be whole. In the order of the key: two imports of the same numbers would else wait
+/// for each other. Returns the rows that have a contact, and the contacts that are new.
+const WRITE: &str = concat!(
+    "WITH written AS (
+        INSERT INTO contacts AS c (campaign_id, id, number, zone, variables, import_id, next_at)
+        SELECT DISTINCT ON (number) $1::uuid, id, number, coalesce(zone, ''), variables, $2::uuid,
+            CASE WHEN $2::uuid IS NULL THEN 'epoch' ELSE ",
     held_until!(),
-    " END FROM staging ORDER BY number ON CONFLICT (campaign_id, number) DO NOTHING"
+    " END
+        FROM staging ORDER BY number, CASE WHEN $3::boolean THEN -line ELSE line END
+        ON CONFLICT (campaign_id, number) DO UPDATE SET zone = excluded.zone, variables = excluded.variables,
+            id = CASE WHEN ",
+    is_held_for_another!(),
+    " THEN excluded.id ELSE c.id END, import_id = CASE WHEN ",
+    is_held_for_another!(),
+    " THEN excluded.import_id ELSE c.import_id END, next_at = CASE WHEN ",
+    is_held_for_another!(),
+    " THEN excluded.next_at ELSE c.next_at END
+            WHERE $3::boolean OR ",
+    is_held_for_another!(),
+    "
+        RETURNING c.id, c.xmax = 0 AS new
+    ) SELECT count(s.id), count(*) FILTER (WHERE w.new) FROM written w LEFT JOIN staging s ON s.id = w.id"
 );
 /// A row that made no contact of its own.
 const DUPLICATES: &str = "SELECT s.line FROM staging s
@@ -145,30 +172,4 @@ async fn stage(transaction: &tokio_postgres::Transaction<'_>, copy: Vec<u8>) -> 
     sink.send(Bytes::from(copy)).await?;
     sink.finish().await?;
     Ok(())
-}
-
-/// Of a number that is there more than once in the batch, the last row counts. Returns how many contacts are new.
-async fn replace(
-    transaction: &tokio_postgres::Transaction<'_>,
-    campaign: CampaignId,
-    held_for: Option<Uuid>,
-) -> Result<i64, CommitError> {
-    let row = transaction
-        .query_one(
-            concat!(
-                "WITH written AS (
-                INSERT INTO contacts AS c (campaign_id, id, number, zone, variables, import_id, next_at)
-                SELECT DISTINCT ON (number) $1, id, number, coalesce(zone, ''), variables, $2::uuid,
-                    CASE WHEN $2::uuid IS NULL THEN 'epoch' ELSE ",
-                held_until!(),
-                " END
-                FROM staging ORDER BY number, line DESC
-                ON CONFLICT (campaign_id, number) DO UPDATE SET zone = excluded.zone, variables = excluded.variables
-                RETURNING xmax = 0 AS new
-            ) SELECT count(*) FILTER (WHERE new) FROM written"
-            ),
-            &[&campaign.0, &held_for],
-        )
-        .await?;
-    Ok(row.get(0))
 }
