@@ -72,22 +72,14 @@ pub(super) async fn campaign(app: &Arc<App>, campaign: &Campaign) -> Result<Fill
     };
     if is_late(campaign) {
         drop(conn);
-        return stop(app, campaign, Control::Finish, "end_time", is_late).await;
+        control::by_itself(app, campaign.id(), Control::Finish, "end_time", is_late).await?;
+        return Ok(Filled::Stopped);
     }
-    let Some(agent) = agents::find(&conn, campaign.agent_id()).await? else {
-        drop(conn);
-        let same = |now: &Campaign| now.agent_id == campaign.agent_id;
-        return stop(app, campaign, Control::Pause, "agent_gone", same).await;
-    };
+    let agent = agents::find(&conn, campaign.agent_id())
+        .await?
+        .ok_or_else(|| Error::internal("a campaign without its agent"))?;
     let per_minute = campaigns::account_rate(&mut conn, campaign.account_id).await?;
     let pool = fill::pool(&mut conn, campaign.id()).await?;
-    if pool.is_empty() {
-        drop(conn);
-        return stop(app, campaign, Control::Pause, "phone_gone", |now| {
-            now.version == campaign.version
-        })
-        .await;
-    }
     let common = Common {
         agent_version: agent.0.version,
         expire_at: now + EXPIRES_AFTER,
@@ -300,17 +292,6 @@ async fn finish_if_done(app: &Arc<App>, mut conn: Conn, campaign: &Campaign) -> 
         Err(Error::Precondition { .. }) => Ok(Filled::Stopped),
         Err(error) => Err(error),
     }
-}
-
-async fn stop(
-    app: &Arc<App>,
-    campaign: &Campaign,
-    wanted: Control,
-    reason: &str,
-    still: impl Fn(&Campaign) -> bool + Send + Sync,
-) -> Result<Filled, Error> {
-    control::by_itself(app, campaign.id(), wanted, reason, still).await?;
-    Ok(Filled::Stopped)
 }
 
 #[cfg(test)]
