@@ -11,7 +11,7 @@ use crate::{
         calls,
         campaigns::{
             self,
-            numbers::{self, Listing, Source, Suppression},
+            numbers::{self, Listing, Source},
         },
     },
 };
@@ -49,26 +49,4 @@ pub async fn add(
         expires_at,
     };
     Ok(numbers::suppress(&mut conn, listing).await?)
-}
-
-/// Takes numbers off: those that callers put there, or those that Exotel refused. Returns how many were on it.
-///
-/// # Errors
-/// Of the database.
-pub async fn remove(app: &App, by: &str, list: (Option<CampaignId>, Source), numbers: &[String]) -> Result<i64, Error> {
-    Ok(numbers::release(&mut *app.db.conn().await?, by, list, numbers).await?)
-}
-
-/// A page, oldest first.
-///
-/// # Errors
-/// Of the database.
-pub async fn page(
-    app: &App,
-    campaign: Option<CampaignId>,
-    number: Option<&str>,
-    after: Option<Uuid>,
-    limit: i64,
-) -> Result<Vec<Suppression>, Error> {
-    Ok(numbers::page(&mut *app.db.conn().await?, campaign, number, after, limit).await?)
 }

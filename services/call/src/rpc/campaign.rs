@@ -314,7 +314,10 @@ impl CampaignService for Service {
         } else {
             Source::Caller
         };
-        let removed = suppress::remove(&self.0, &caller, (campaign, source), &numbers).await?;
+        let mut conn = self.0.db.conn().await.map_err(Error::from)?;
+        let removed = lists::release(&mut conn, &caller, (campaign, source), &numbers)
+            .await
+            .map_err(Error::from)?;
         Ok(Response::new(api::RemoveSuppressionsResponse {
             removed: i32::try_from(removed).unwrap_or(i32::MAX),
         }))
@@ -339,7 +342,10 @@ impl CampaignService for Service {
         let size = page::size(request.page_size)?;
         let after = page::after("suppressions", &filters, &request.page_token)?;
         let number = number.as_ref().map(PhoneNumber::expose);
-        let mut rows = suppress::page(&self.0, campaign, number, after, size + 1).await?;
+        let mut conn = self.0.db.conn().await.map_err(Error::from)?;
+        let mut rows = lists::page(&mut conn, campaign, number, after, size + 1)
+            .await
+            .map_err(Error::from)?;
         let next_page_token = page::cut(&mut rows, size, "suppressions", &filters, |row| row.id);
         Ok(Response::new(api::ListSuppressionsResponse {
             suppressions: rows.iter().map(shown::suppression).collect(),
