@@ -4,10 +4,13 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use callbridge_proto::campaign::v1::{
     AddContactsRequest, AddContactsResponse, Campaign, CampaignSettings, CampaignState, Contact, CreateCampaignRequest,
-    ExportResultsRequest, GetCampaignRequest, GetCampaignResponse, ImportHeader, ListContactsRequest, Retries, Retry,
-    Rules, StartCampaignRequest, Window, add_contacts_request::Message,
+    ExportResultsRequest, GetCampaignRequest, GetCampaignResponse, ImportHeader, ListContactsRequest, Rules,
+    StartCampaignRequest, add_contacts_request::Message,
 };
-use stack::poll;
+use stack::{
+    campaign::{always_open, retries},
+    poll,
+};
 use tonic::Status;
 
 use crate::{PATIENCE, Story};
@@ -17,38 +20,17 @@ const PIECE: usize = 10_000;
 
 /// Rules under which anybody may be called at any time, and nobody twice.
 pub fn always() -> Rules {
-    let never = Some(Retry::default());
     Rules {
-        windows: vec![Window {
-            days: Vec::new(),
-            from: 0,
-            until: 1440,
-        }],
-        retries: Some(Retries {
-            busy: never.clone(),
-            no_answer: never.clone(),
-            failed: never.clone(),
-            agent_unavailable: never,
-            ..Retries::default()
-        }),
+        windows: always_open(),
+        retries: Some(retries(0, 0)),
         ..Rules::default()
     }
 }
 
 /// Rules by which every outcome is tried again at once, so often.
 pub fn again(most: i32) -> Rules {
-    let retry = Some(Retry {
-        delays: vec![prost_types::Duration::default()],
-        most,
-    });
     Rules {
-        retries: Some(Retries {
-            busy: retry.clone(),
-            no_answer: retry.clone(),
-            failed: retry.clone(),
-            agent_unavailable: retry,
-            ..Retries::default()
-        }),
+        retries: Some(retries(most, 0)),
         ..always()
     }
 }

@@ -17,7 +17,7 @@ use crate::{Clients, keys::random};
 pub(crate) const CHUNK: usize = 64 * 1024;
 
 /// People are called at any time of day.
-pub(crate) fn always_open() -> Vec<Window> {
+pub fn always_open() -> Vec<Window> {
     vec![Window {
         days: Vec::new(),
         from: 0,
@@ -26,7 +26,7 @@ pub(crate) fn always_open() -> Vec<Window> {
 }
 
 /// So many further attempts after any outcome, so many seconds after each.
-pub(crate) fn retries(most: i32, seconds: i64) -> Retries {
+pub fn retries(most: i32, seconds: i64) -> Retries {
     let retry = Some(Retry {
         delays: vec![prost_types::Duration { seconds, nanos: 0 }],
         most,

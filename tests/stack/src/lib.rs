@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod builder;
-mod campaign;
+pub mod campaign;
 pub mod chaos;
 mod child;
 pub mod client;
