@@ -88,3 +88,17 @@ pub async fn forget(conn: &mut AsyncPgConnection, campaign: CampaignId, key: &st
     .execute(conn)
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_in_sql_is_the_one_that_is_recognised() {
+        let text = held_until!();
+        let time = text.trim_start_matches('\'').split('\'').next().unwrap();
+        let held = DateTime::parse_from_str(time, "%Y-%m-%d %H:%M:%S%#z").unwrap().to_utc();
+        assert!(is_held(held));
+        assert!(!is_held(held - chrono::TimeDelta::seconds(1)));
+    }
+}
