@@ -243,6 +243,10 @@ fn set_aside(rules: &Rules, contact: &Due, now: DateTime<Utc>) -> Option<Aside> 
     if contact.suppressed {
         return Some(aside("suppressed", "suppressed", now));
     }
+    // The rules may allow fewer attempts than when the latest one ended.
+    if u32::try_from(contact.attempts).is_ok_and(|attempts| attempts >= rules.max_attempts) {
+        return Some(aside("exhausted", "max_attempts", now));
+    }
     if contact.busy {
         return Some(aside("pending", "number_busy", now + BUSY));
     }
@@ -320,6 +324,32 @@ mod tests {
         );
         rotated.pop();
         assert_eq!(take(CallerIds::Rotate, 0, 1, &mut rotated), None);
+    }
+
+    /// Whoever waits for a further attempt has none left when the rules allow fewer.
+    #[test]
+    fn fewer_attempts_hold_for_those_who_wait() {
+        let contact = Due {
+            id: Uuid::from_u128(1),
+            number: "+919812345678".to_owned(),
+            calls: 2,
+            attempts: 2,
+            suppressed: false,
+            blocking: None,
+            busy: false,
+            reached: false,
+        };
+        let state = |max_attempts| {
+            let rules = Rules {
+                max_attempts,
+                ..Rules::default()
+            };
+            set_aside(&rules, &contact, DateTime::UNIX_EPOCH).map(|put| put.state)
+        };
+        assert_eq!(
+            (state(3), state(2), state(1)),
+            (None, Some("exhausted"), Some("exhausted"))
+        );
     }
 
     #[test]

@@ -101,6 +101,9 @@ pub struct Due {
     /// Calls that were made for it before.
     #[diesel(sql_type = Int4)]
     pub calls: i32,
+    /// Those that were dialled.
+    #[diesel(sql_type = Int4)]
+    pub attempts: i32,
     /// Its number is on a list.
     #[diesel(sql_type = Bool)]
     pub suppressed: bool,
@@ -142,10 +145,10 @@ pub async fn due(
             ) k ORDER BY k.next_at, k.id LIMIT $3
         ), held AS MATERIALIZED (
             SELECT l.* FROM picked p CROSS JOIN LATERAL (
-                SELECT c.id, c.number, c.calls, c.call_id FROM contacts c
+                SELECT c.id, c.number, c.calls, c.attempts, c.call_id FROM contacts c
                 WHERE c.campaign_id = $1 AND c.id = p.id AND c.state = 'pending' FOR UPDATE SKIP LOCKED
             ) l
-        ) SELECT held.id, held.number, held.calls,
+        ) SELECT held.id, held.number, held.calls, held.attempts,
             EXISTS (SELECT 1 FROM suppressions s WHERE s.number = held.number AND s.campaign_id IS NULL
                 AND (s.expires_at IS NULL OR s.expires_at > (SELECT clock_timestamp())))
             OR EXISTS (SELECT 1 FROM suppressions s WHERE s.number = held.number AND s.campaign_id = $1
@@ -263,9 +266,9 @@ pub async fn set_aside(conn: &mut AsyncPgConnection, campaign: CampaignId, aside
     let reasons: Vec<&str> = aside.iter().map(|aside| aside.reason).collect();
     let times: Vec<DateTime<Utc>> = aside.iter().map(|aside| aside.next_at).collect();
     let query = sql_query(
-        // A contact that goes on waiting keeps the word for its last outcome.
+        // A contact that goes on waiting, or has been tried often enough, keeps the word for its last outcome.
         "UPDATE contacts k SET state = n.state, next_at = greatest(k.next_at, n.next_at),
-            reason = CASE WHEN n.state = 'pending' THEN coalesce(k.reason, n.reason) ELSE n.reason END
+            reason = CASE WHEN n.state IN ('pending', 'exhausted') THEN coalesce(k.reason, n.reason) ELSE n.reason END
         FROM unnest($2, $3, $4, $5) AS n (contact, state, reason, next_at)
         WHERE k.campaign_id = $1 AND k.id = n.contact",
     )
