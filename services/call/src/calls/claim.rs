@@ -17,8 +17,9 @@ use super::{
     dial::{self, Order, Plan},
     dispatch::{until, waiting},
     draft, hours,
+    queued::{self, undialled},
     record::{Note, record_locked},
-    state::{End, Event, Outcome, Party, Source, State},
+    state::{Event, Outcome, Source, State},
 };
 use crate::{
     app::App,
@@ -106,8 +107,13 @@ pub(super) async fn next(app: &Arc<App>, account: AccountId, permit: OwnedSemaph
             Err(error) => stumbled(app, &call, error).await,
             claimed => claimed,
         },
-        Look::Wait(until, word) => put_off(app, &call, Err((until, word))).await,
-        Look::GiveUp(reason) => put_off(app, &call, Ok(reason)).await,
+        Look::Wait(until, word) => put_off(app, &call, (until, word)).await,
+        Look::GiveUp(reason) => {
+            let end = (undialled(Outcome::Failed, reason), Note::from("dialer"));
+            let same = |row: &Call, _| row.version == call.version;
+            queued::end(app, &mut *app.db.conn().await?, id, end, same).await?;
+            Ok(Claimed::Done)
+        }
     }
 }
 
@@ -316,7 +322,8 @@ async fn decide(
             return Ok(Decided::Moved(true));
         }
         Answer::Drop(reason) => {
-            record_locked(conn, row, now, Some(&dropped(reason)), None, Note::from("campaign")).await?;
+            let event = Event::Ended(Source::Local, undialled(Outcome::Canceled, reason));
+            record_locked(conn, row, now, Some(&event), None, Note::from("campaign")).await?;
             return Ok(Decided::Moved(true));
         }
     };
@@ -337,7 +344,8 @@ async fn decide(
         }
         Verdict::Refuse(other) => {
             let note = Note::from("dialer").with("call_id", other.to_string());
-            record_locked(conn, row, now, Some(&failed("number_busy")), None, note).await?;
+            let event = Event::Ended(Source::Local, undialled(Outcome::Failed, "number_busy"));
+            record_locked(conn, row, now, Some(&event), None, note).await?;
             Ok(Decided::Moved(true))
         }
         Verdict::Wait(why) => {
@@ -412,25 +420,6 @@ async fn lock_agent(conn: &mut AsyncPgConnection, caps: Caps, agent: Option<Uuid
     Ok(())
 }
 
-/// A campaign does not want a call any more that was not dialled.
-fn dropped(reason: &str) -> Event {
-    let end = End {
-        by: Some(Party::Callbridge),
-        reason: Some(reason.to_owned()),
-        ..End::new(Outcome::Canceled)
-    };
-    Event::Ended(Source::Local, end)
-}
-
-fn failed(reason: &str) -> Event {
-    let end = End {
-        by: Some(Party::Callbridge),
-        reason: Some(reason.to_owned()),
-        ..End::new(Outcome::Failed)
-    };
-    Event::Ended(Source::Local, end)
-}
-
 /// A call whose claim fails by what it is itself must not hold up those behind it.
 async fn stumbled(app: &Arc<App>, call: &Call, error: Error) -> Result<Claimed, Error> {
     match error {
@@ -442,44 +431,14 @@ async fn stumbled(app: &Arc<App>, call: &Call, error: Error) -> Result<Claimed, 
         error => {
             warn!(call.id = %call.id(), %error, "a queued call cannot be dialled as it is; it is tried again later");
             let now = calls::database_now(&*app.db.conn().await?).await?;
-            put_off(app, call, Err((now + BLOCKED_FOR, "settings"))).await
+            put_off(app, call, (now + BLOCKED_FOR, "settings")).await
         }
     }
 }
 
-/// Writes that a call waits until a time, or that it is given up.
-async fn put_off(
-    app: &Arc<App>,
-    call: &Call,
-    how: Result<&'static str, (DateTime<Utc>, &'static str)>,
-) -> Result<Claimed, Error> {
-    let mut conn = app.db.conn().await?;
-    let changed = conn
-        .transaction::<bool, Error, _>(async |conn| {
-            let Some((row, now)) = calls::lock(conn, call.id()).await? else {
-                return Ok(false);
-            };
-            if row.state != State::Queued || row.version != call.version {
-                return Ok(false);
-            }
-            match how {
-                Ok(reason) => record_locked(conn, row, now, Some(&failed(reason)), None, Note::from("dialer")).await?,
-                // Said once: a wait that goes on is no news.
-                Err((until, word)) if row.waiting_reason.as_deref() == Some(word) => {
-                    calls::put_off(conn, call.id(), until).await?;
-                    return Ok(false);
-                }
-                Err((until, word)) => {
-                    let note = waiting(word, None, Some(until));
-                    record_locked(conn, row, now, None, Some("waiting"), note).await?
-                }
-            };
-            Ok(true)
-        })
-        .await?;
-    if changed {
-        app.hub.committed(call.id());
-    }
+async fn put_off(app: &App, call: &Call, wait: (DateTime<Utc>, &str)) -> Result<Claimed, Error> {
+    let same = |row: &Call, _| row.version == call.version;
+    queued::put_off(app, &mut *app.db.conn().await?, call.id(), wait, same).await?;
     Ok(Claimed::Done)
 }
 

@@ -11,15 +11,16 @@ use tracing::{Instrument as _, info_span, warn};
 
 use super::{
     claim::{self, Claimed},
+    queued::{self, undialled},
     record::{Note, record, record_locked},
-    state::{End, Event, Outcome, Party, Source, State},
+    state::{Event, Outcome, State},
 };
 use crate::{
     app::App,
     crash,
     error::Error,
     store::{
-        calls::{self, Change},
+        calls::{self, Call, Change},
         due, queue,
     },
 };
@@ -114,29 +115,10 @@ async fn sweep(app: &Arc<App>) -> Result<(), Error> {
 async fn expire(app: &Arc<App>) -> Result<(), Error> {
     let mut conn = app.db.conn().await?;
     for id in queue::expired(&mut conn, ROUND).await? {
-        let end = End {
-            by: Some(Party::Callbridge),
-            reason: Some("expired".to_owned()),
-            ..End::new(Outcome::Failed)
-        };
-        let event = Event::Ended(Source::Local, end);
-        let done = conn
-            .transaction::<_, Error, _>(async |conn| {
-                let Some((call, now)) = calls::lock(conn, id).await? else {
-                    return Ok(false);
-                };
-                if call.state != State::Queued || call.expire_at > now {
-                    return Ok(false);
-                }
-                Ok(record_locked(conn, call, now, Some(&event), None, Note::from("dialer"))
-                    .await?
-                    .1)
-            })
-            .await;
-        match done {
-            Ok(true) => app.hub.committed(id),
-            Ok(false) => {}
-            Err(error) => claim::unreadable(app, &mut conn, id, error).await?,
+        let end = (undialled(Outcome::Failed, "expired"), Note::from("dialer"));
+        let still = |call: &Call, now| call.expire_at <= now;
+        if let Err(error) = queued::end(app, &mut conn, id, end, still).await {
+            claim::unreadable(app, &mut conn, id, error).await?;
         }
     }
     Ok(())

@@ -24,6 +24,7 @@ pub mod hub;
 pub mod list;
 pub mod place;
 mod question;
+pub(crate) mod queued;
 pub mod read_back;
 pub mod reconcile;
 pub mod record;

@@ -18,8 +18,9 @@ use crate::{
     app::App,
     calls::{
         claim,
-        record::{Note, record},
-        state::{End, Event, Outcome, Party, Source},
+        queued::{self, undialled},
+        record::Note,
+        state::Outcome,
     },
     error::Error,
     store::{
@@ -307,30 +308,11 @@ pub(super) async fn cancel_left_over(app: &Arc<App>) -> Result<bool, Error> {
     for left in left {
         let id = CallId(left.id);
         let reason = if left.over { settled::OVER } else { settled::CHANGED };
-        let end = End {
-            by: Some(Party::Callbridge),
-            reason: Some(reason.to_owned()),
-            ..End::new(Outcome::Canceled)
-        };
-        let done = conn
-            .transaction::<_, Error, _>(async |conn| {
-                // Whoever claimed it meanwhile saw the campaign running: that call goes on.
-                let queued = calls::lock(conn, id)
-                    .await?
-                    .is_some_and(|(call, _)| call.state == crate::calls::state::State::Queued);
-                if !queued {
-                    return Ok(None);
-                }
-                Ok(record(conn, id, &Event::Ended(Source::Local, end), Note::from("campaign")).await?)
-            })
-            .await;
-        match done {
-            Ok(Some((_, true))) => app.hub.committed(id),
-            Ok(_) => {}
-            Err(error) => {
-                // A row that cannot be read must not keep the others.
-                claim::unreadable(app, &mut conn, id, error).await?;
-            }
+        let end = (undialled(Outcome::Canceled, reason), Note::from("campaign"));
+        // Whoever claimed it meanwhile saw the campaign running: that call goes on.
+        if let Err(error) = queued::end(app, &mut conn, id, end, |_, _| true).await {
+            // A row that cannot be read must not keep the others.
+            claim::unreadable(app, &mut conn, id, error).await?;
         }
     }
     Ok(more)

@@ -10,7 +10,6 @@ use callbridge_proto::{
     id::{CallId, CampaignId, ContactId},
 };
 use chrono::{DateTime, TimeDelta, Utc};
-use diesel_async::AsyncConnection as _;
 use futures_util::{StreamExt as _, stream};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -28,9 +27,9 @@ use super::settled;
 use crate::{
     app::App,
     calls::{
-        dispatch::waiting,
-        record::{Note, record_locked},
-        state::{End, Event, Outcome, Party, Source, State},
+        queued::{self, undialled},
+        record::Note,
+        state::Outcome,
     },
     directory::endpoint::Allow,
     error::Error,
@@ -134,7 +133,10 @@ async fn settle(
             // Its place in the queue is for others: the contact is due again then.
             drop_call(app, call, settled::HOOK_LATER, Some(until), answer.reason).await
         }
-        None => wait(app, call, now + AGAIN, "hook_unavailable").await,
+        None => {
+            let wait = (now + AGAIN, "hook_unavailable");
+            queued::put_off(app, &mut *app.db.conn().await?, call, wait, |_, _| true).await
+        }
     }
 }
 
@@ -167,31 +169,6 @@ async fn one(campaign: CampaignId, question: Question, channel: Channel) -> Opti
     }
 }
 
-async fn wait(app: &Arc<App>, id: CallId, until: DateTime<Utc>, word: &'static str) -> Result<(), Error> {
-    let mut conn = app.db.conn().await?;
-    let changed = conn
-        .transaction::<_, Error, _>(async |conn| {
-            let Some((row, now)) = calls::lock(conn, id).await? else {
-                return Ok(false);
-            };
-            if row.state != State::Queued {
-                return Ok(false);
-            }
-            // Said once: a wait that goes on is no news.
-            if row.waiting_reason.as_deref() == Some(word) {
-                calls::put_off(conn, id, until).await?;
-                return Ok(false);
-            }
-            record_locked(conn, row, now, None, Some("waiting"), waiting(word, None, Some(until))).await?;
-            Ok(true)
-        })
-        .await?;
-    if changed {
-        app.hub.committed(id);
-    }
-    Ok(())
-}
-
 /// Ends a queued call by this word. `until` is when its contact is due again, if it is.
 async fn drop_call(
     app: &Arc<App>,
@@ -200,36 +177,13 @@ async fn drop_call(
     until: Option<DateTime<Utc>>,
     reason: String,
 ) -> Result<(), Error> {
-    let end = End {
-        by: Some(Party::Callbridge),
-        reason: Some(word.to_owned()),
-        ..End::new(Outcome::Canceled)
-    };
     let reason: String = reason.chars().filter(|c| !c.is_control()).take(REASON_CHARS).collect();
-    let mut conn = app.db.conn().await?;
-    let dropped = conn
-        .transaction::<_, Error, _>(async |conn| {
-            let Some((row, now)) = calls::lock(conn, id).await? else {
-                return Ok(false);
-            };
-            if row.state != State::Queued {
-                return Ok(false);
-            }
-            let note = Note::from("campaign").with("hook_reason", reason).changing(Change {
-                due_at: until,
-                ..Change::default()
-            });
-            Ok(
-                record_locked(conn, row, now, Some(&Event::Ended(Source::Local, end)), None, note)
-                    .await?
-                    .1,
-            )
-        })
-        .await?;
-    if dropped {
-        app.hub.committed(id);
-    }
-    Ok(())
+    let note = Note::from("campaign").with("hook_reason", reason).changing(Change {
+        due_at: until,
+        ..Change::default()
+    });
+    let end = (undialled(Outcome::Canceled, word), note);
+    queued::end(app, &mut *app.db.conn().await?, id, end, |_, _| true).await
 }
 
 /// Connects to exactly the address that was checked (F124).
