@@ -19,10 +19,13 @@ use std::{
 
 use callbridge_proto::agent::v1::{Start, converse_request::Event, converse_response::Action};
 use exotel::stream::bot::Names;
+use runtime::rpc;
 use rustls::RootCertStore;
 use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::Error as WsError;
 use tonic::{Code, Status};
+use tracing::{Instrument as _, Span, field, info_span};
+use url::Url;
 
 use crate::allow::AllowList;
 use connect::Connector;
@@ -34,6 +37,9 @@ const ENDPOINT_LIMIT: Duration = Duration::from_secs(3);
 pub(crate) const RETRY_LIMIT: Duration = Duration::from_secs(2);
 /// A silent agent is asked whether it is there, and given up after the second.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+
+/// The method that agents serve.
+const CONVERSE: &str = "callbridge.agent.v1.VoiceAgentService/Converse";
 
 /// What agents are told when a stream opens.
 #[derive(Debug, Clone)]
@@ -61,6 +67,19 @@ enum OpenError {
     Handshake(u16),
     #[error("it does not speak WebSocket: {0}")]
     Protocol(Box<WsError>),
+}
+
+impl OpenError {
+    /// A stable word.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Url => "url",
+            Self::Io(_) => "connect",
+            Self::Status(status) => rpc::word(status.code()),
+            Self::Handshake(_) => "handshake",
+            Self::Protocol(_) => "protocol",
+        }
+    }
 }
 
 /// The innermost reason, in words of ours or of the operating system.
@@ -131,12 +150,18 @@ impl Agents {
             } else {
                 now + share.min(ENDPOINT_LIMIT)
             };
-            match timeout_at(until, self.open(endpoint, opening.clone(), !again)).await {
+            let span = attempt(endpoint, index);
+            let opening = self.open(endpoint, opening.clone(), !again);
+            match timeout_at(until, opening.instrument(span.clone())).await {
                 Ok(Ok(link)) => return Ok((index, link)),
                 Ok(Err(error)) => {
+                    failed(&span, error.word());
                     tracing::warn!(endpoint.index = index, %error, "agent endpoint does not take the stream");
                 }
-                Err(_) => tracing::warn!(endpoint.index = index, "agent endpoint does not answer in time"),
+                Err(_) => {
+                    failed(&span, "timeout");
+                    tracing::warn!(endpoint.index = index, "agent endpoint does not answer in time");
+                }
             }
             self.failed(endpoint);
         }
@@ -176,6 +201,38 @@ impl Agents {
             self.grpc.warm_up(endpoint).await;
         }
     }
+}
+
+/// The span of one try to open a stream, until it is open: by OpenTelemetry's conventions for RPC clients, or for bots for HTTP ones.
+fn attempt(endpoint: &str, index: usize) -> Span {
+    let is_grpc = is_grpc(endpoint);
+    let span = info_span!(
+        "agent.open",
+        otel.name = if is_grpc { CONVERSE } else { "GET" },
+        otel.kind = "client",
+        otel.status_code = field::Empty,
+        endpoint.index = index,
+        rpc.system.name = field::Empty,
+        rpc.method = field::Empty,
+        http.request.method = field::Empty,
+        server.address = field::Empty,
+        server.port = field::Empty,
+        error.type = field::Empty,
+    );
+    if is_grpc {
+        span.record("rpc.system.name", "grpc").record("rpc.method", CONVERSE);
+    } else {
+        span.record("http.request.method", "GET");
+    }
+    if let Ok(url) = Url::parse(endpoint) {
+        span.record("server.address", url.host_str())
+            .record("server.port", url.port_or_known_default());
+    }
+    span
+}
+
+fn failed(span: &Span, why: &'static str) {
+    span.record("error.type", why).record("otel.status_code", "ERROR");
 }
 
 fn is_grpc(endpoint: &str) -> bool {

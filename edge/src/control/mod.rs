@@ -126,6 +126,8 @@ impl Control {
         }
         tracing::info!(edge.id = self.edge_id, "attached to call-service");
 
+        let _attached = self.metrics.attached();
+
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -6,7 +6,10 @@ use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::{Instant, timeout};
 use tracing::Span;
 
-use super::{Driver, Rare, start::Started};
+use super::{
+    Driver, Rare,
+    start::{Started, place},
+};
 use crate::{
     agents::{Link, Said, Turn},
     control::Reporter,
@@ -37,10 +40,12 @@ impl Driver {
         let closing = self.socket.close(code, reason);
         let goodbye = async {
             if self.starting
-                && let Some(Ok(Started { response, .. })) = started(&mut self.rare).await
+                && let Some(Ok(Started { response, asked, .. })) = started(&mut self.rare).await
                 && let session = response.media_session_id.clone()
-                && let Some((reporter, _orders)) = self.edge.reports.open(response.media_session_id)
+                && let Some((reporter, _orders)) = self.edge.reports.open(session.clone())
             {
+                let call = response.start.as_ref().map_or("", |start| &start.call_id);
+                place(&self.span, &asked, call, &response);
                 self.reporter = Some(reporter);
                 self.edge.metrics.session_began();
                 if response.record_audio {
@@ -60,8 +65,9 @@ impl Driver {
             report(&mut self.session, self.reporter.as_mut());
             if self.session.is_started() {
                 let (by, reason) = self.session.end_words();
-                Span::current().record("reason", reason);
+                Span::current().record("ended_by", by).record("reason", reason);
                 tracing::info!(ended_by = by, reason, quality = ?self.session.counters().quality(), "session ended");
+                self.edge.metrics.count(&self.counted, self.session.counters());
                 self.edge.metrics.session_ended(reason, self.session.counters());
             }
             drop(self.reporter.take());

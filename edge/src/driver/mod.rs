@@ -3,7 +3,7 @@
 mod end;
 mod start;
 
-use std::{future::pending, sync::Arc};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use axum::extract::ws::{Utf8Bytes, WebSocket};
 use callbridge_proto::ingress::v1::{ClaimSocketResponse, session_event::Event};
@@ -21,9 +21,12 @@ use crate::{
     agents::{self, Link, RETRY_LIMIT, Said, Turn, Unreachable},
     control::{Order, Reporter},
     recording::Recording,
-    session::{AgentEnd, Effect, Limits, Session, playout::Plan},
+    session::{AgentEnd, Effect, Limits, Session, counters::Counters, playout::Plan},
     socket::{Heard, Line, PING_AFTER, Patience, Socket},
 };
+
+/// How often a live session's figures are added to the process's.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
 
 /// What opened a socket.
 #[derive(Debug)]
@@ -64,6 +67,9 @@ struct Driver {
     /// What seldom happens is looked at only once it has happened, not for every frame.
     rare: FuturesUnordered<BoxFuture<'static, Rare>>,
     recording: Option<Recording>,
+    /// The figures that the process has.
+    counted: Counters,
+    count_at: Instant,
     close: Option<(u16, &'static str)>,
     left: bool,
 }
@@ -86,7 +92,14 @@ pub(crate) fn run(
     let now = Instant::now();
     let draining = edge.sessions.stopping();
     let driver = Driver {
-        span: info_span!(parent: None, "session", call.id = field::Empty, media_session.id = field::Empty, reason = field::Empty),
+        span: info_span!(
+            parent: None,
+            "session",
+            call.id = field::Empty,
+            media_session.id = field::Empty,
+            ended_by = field::Empty,
+            reason = field::Empty,
+        ),
         socket: Socket::new(socket, now, patience),
         session: Session::new(now, limits),
         edge,
@@ -99,6 +112,8 @@ pub(crate) fn run(
         reporter: None,
         rare: FuturesUnordered::from_iter([draining.map(|()| Rare::Drain).boxed()]),
         recording: None,
+        counted: Counters::default(),
+        count_at: now + COUNT_EVERY,
         close: None,
         left: false,
     };
@@ -112,10 +127,17 @@ impl Driver {
         loop {
             self.effects();
             self.record();
+            for moment in self.session.moments() {
+                self.edge.metrics.moment(moment);
+            }
             if self.session.is_over() {
                 break;
             }
             let now = Instant::now();
+            if now >= self.count_at {
+                self.count_at = now + COUNT_EVERY;
+                self.count();
+            }
             let plan = self.hand_on(now);
             if self.session.has_effect() {
                 continue;
@@ -138,6 +160,15 @@ impl Driver {
         let span = self.span.clone();
         // Boxed, since it would take its memory from the beginning.
         Box::pin(self.end()).instrument(span).await;
+    }
+
+    /// Adds what the session has counted to the process's figures.
+    fn count(&mut self) {
+        if self.session.is_started() {
+            let counters = self.session.counters();
+            self.edge.metrics.count(&self.counted, counters);
+            self.counted.clone_from(counters);
+        }
     }
 
     /// Sends what can go at once, and says what is to be done for the socket then.
@@ -200,8 +231,10 @@ impl Driver {
                     let request = self.start_request(start);
                     let edge = Arc::clone(&self.edge);
                     self.starting = true;
+                    // A span of its own: whose trace the session's is part of is in the answer.
+                    let span = info_span!(parent: None, "session.start", call.id = field::Empty);
                     let starting = begin(edge, request).map(Rare::Started);
-                    self.rare.push(starting.instrument(self.span.clone()).boxed());
+                    self.rare.push(starting.instrument(span).boxed());
                 }
                 Effect::Dial { first, again, start } => {
                     self.link = None;
@@ -217,7 +250,8 @@ impl Driver {
                     };
                     let dialing =
                         async move { Rare::Dialed(agents.dial(endpoints, first, again, opening, limit).await) };
-                    self.rare.push(dialing.instrument(self.span.clone()).boxed());
+                    let span = info_span!(parent: &self.span, "agent.dial", again);
+                    self.rare.push(dialing.instrument(span).boxed());
                 }
                 Effect::Report(report) => {
                     self.left |= matches!(report, Event::Leave(_));

@@ -4,11 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use callbridge_proto::ingress::v1::{StartSessionRequest, StartSessionResponse};
-use opentelemetry::trace::TraceContextExt as _;
 use runtime::telemetry;
 use tokio::time::{Instant, timeout};
 use tonic::Code;
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing::Span;
 
 use super::{Driver, Ticket};
 use crate::{
@@ -28,6 +27,8 @@ pub(super) struct Started {
     pub(super) response: StartSessionResponse,
     /// PCM at Exotel's rate.
     greeting: Option<Bytes>,
+    /// The span in which it was asked.
+    pub(super) asked: Span,
 }
 
 impl Driver {
@@ -61,7 +62,11 @@ impl Driver {
     pub(super) fn started(&mut self, started: Result<Started, u16>) {
         self.starting = false;
         self.pending = None;
-        let Started { response, greeting } = match started {
+        let Started {
+            response,
+            greeting,
+            asked,
+        } = match started {
             Ok(started) => started,
             Err(code) => return self.session.refused(code),
         };
@@ -71,15 +76,8 @@ impl Driver {
         };
         let now = Instant::now();
         self.recording = self.recording(&response);
-        let start = response.start.unwrap_or_default();
-        self.span.record("call.id", &start.call_id);
-        self.span.record("media_session.id", &response.media_session_id);
-        self.span.add_link(
-            telemetry::context_of(&response.traceparent)
-                .span()
-                .span_context()
-                .clone(),
-        );
+        let start = response.start.clone().unwrap_or_default();
+        place(&self.span, &asked, &start.call_id, &response);
         tracing::info!("session started");
         self.reporter = Some(reporter);
         self.await_order(orders);
@@ -125,6 +123,15 @@ impl Driver {
     }
 }
 
+/// Puts a session's span into its call's trace, with a link to how it was asked for.
+pub(super) fn place(session: &Span, asked: &Span, call: &str, response: &StartSessionResponse) {
+    session.record("call.id", call);
+    session.record("media_session.id", &response.media_session_id);
+    asked.record("call.id", call);
+    session.follows_from(asked);
+    telemetry::join(session, &response.traceparent);
+}
+
 /// Asks call-service to begin the session, and has its greeting at hand. The error is a close code.
 pub(super) async fn begin(edge: Arc<Edge>, request: StartSessionRequest) -> Result<Started, u16> {
     let answer = within(START_BUDGET, START_BUDGET, || {
@@ -155,5 +162,9 @@ pub(super) async fn begin(edge: Arc<Edge>, request: StartSessionRequest) -> Resu
             }
         }
     };
-    Ok(Started { response, greeting })
+    Ok(Started {
+        response,
+        greeting,
+        asked: Span::current(),
+    })
 }

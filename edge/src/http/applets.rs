@@ -27,6 +27,7 @@ use exotel::{
     paths::{self, Applet},
     token::{Claims, Purpose},
 };
+use tracing::Span;
 
 use super::{APPLET_BUDGET, MAX_BODY, problem::Problem};
 use crate::{Edge, ingress::within};
@@ -154,7 +155,9 @@ pub(super) async fn connect(State(edge): Shared, token: Token, request: Request)
         let (mut client, asked) = (edge.ingress.clone(), asked.clone());
         async move { client.resolve_connect(asked).await }
     });
-    Ok(Json(connect_answer(&answer.await?.socket_url)).into_response())
+    let answer = answer.await?;
+    Span::current().record("call.id", &answer.call_id);
+    Ok(Json(connect_answer(&answer.socket_url)).into_response())
 }
 
 async fn resolve_greeting(edge: &Edge, applied: &Applied) -> Result<ResolveGreetingResponse, Problem> {

@@ -17,6 +17,7 @@ use callbridge_proto::{
 use data_encoding::BASE64;
 use exotel::token::{Claims, Purpose};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tracing::Span;
 
 use super::{APPLET_BUDGET, problem::Problem};
 use crate::{
@@ -50,6 +51,7 @@ pub(super) async fn of_call(
     if call_id.parse() != Ok(CallId(claims.id)) {
         return Err(Problem::NotFound);
     }
+    Span::current().record("call.id", &call_id);
     let upgrade = upgrade_of(request).await?;
     let pending = pending_slot(&edge)?;
     let asked = ClaimSocketRequest {

@@ -10,6 +10,7 @@ use axum::{
 use callbridge_proto::{id::CallId, ingress::v1::RecordStatusRequest};
 use exotel::token::Purpose;
 use prost_types::Timestamp;
+use tracing::{Span, field};
 
 use super::{MAX_BODY, STATUS_BUDGET, problem::Problem};
 use crate::{Edge, ingress::within};
@@ -31,6 +32,7 @@ pub(super) async fn receive(
         .verifier
         .verify(&token, Purpose::Callback, edge.clock.unix_seconds())
         .map_err(|_| Problem::NotFound)?;
+    Span::current().record("call.id", field::display(CallId(claims.id)));
     let (parts, body) = request.into_parts();
     let content_type = parts
         .headers

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     AgentEnd, End, GOOD_LINK, MAX_MARK_NAME, MAX_METADATA, MAX_TRANSCRIPT, MAX_WORD, PLAYOUT_EVERY, Phase, Session,
-    tone,
+    counters::Moment, tone,
 };
 
 /// What is longer is no word, and memory is bounded by what is kept of it.
@@ -21,7 +21,7 @@ fn cut(word: &mut String) {
 impl Session {
     /// The agent's stream is open.
     pub fn agent_connected(&mut self, now: Instant, endpoint: usize) {
-        let after = now.saturating_duration_since(self.began).as_millis();
+        let after = now.saturating_duration_since(self.began);
         let Some(live) = &mut self.live else { return };
         live.endpoint = endpoint;
         live.agent = true;
@@ -29,9 +29,12 @@ impl Session {
         self.uplink.agent_reads(now);
         if !live.connected {
             live.connected = true;
+            if self.counters.agent_retries == 0 {
+                self.counters.measure(Moment::AgentConnected(after));
+            }
             self.report(Report::AgentConnected(AgentConnected {
                 endpoint_index: u32::try_from(endpoint).unwrap_or(u32::MAX),
-                after_ms: u32::try_from(after).unwrap_or(u32::MAX),
+                after_ms: u32::try_from(after.as_millis()).unwrap_or(u32::MAX),
             }));
         }
     }

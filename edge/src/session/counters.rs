@@ -2,15 +2,44 @@
 
 use std::{collections::HashMap, time::Duration};
 
+/// Something that is measured each time that it happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// From `start` until the first audio was sent.
+    FirstAudio(Duration),
+    /// From `start` until the agent's stream was open.
+    AgentConnected(Duration),
+    /// From the agent's `Clear` until no more of the turn left.
+    ClearToSilence(Duration),
+    /// How late Exotel sent a mark back.
+    MarkLag(Duration),
+}
+
+/// Moments that wait to be taken. Whoever has more at one time has measured enough.
+const MOMENTS: usize = 64;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// The figures of one session. They go out once, with its end.
         #[derive(Debug, Clone, Default, PartialEq, Eq)]
         pub struct Counters {
             $($(#[$doc])* pub $name: u64,)*
+            moments: Vec<Moment>,
         }
 
         impl Counters {
+            /// Notes how long something took.
+            pub(super) fn measure(&mut self, moment: Moment) {
+                if self.moments.len() < MOMENTS {
+                    self.moments.push(moment);
+                }
+            }
+
+            /// Takes what was measured.
+            pub(super) fn moments(&mut self) -> impl Iterator<Item = Moment> {
+                self.moments.drain(..)
+            }
+
             /// All that are not zero, by name.
             pub fn quality(&self) -> HashMap<String, i64> {
                 [$((stringify!($name), self.$name)),*]

@@ -32,7 +32,7 @@ use callbridge_proto::{
     agent::v1::{Message, Playout as PlayoutReport, Start as AgentStart, Stop, converse_request::Event},
     ingress::v1::{SessionEnded, session_event::Event as Report},
 };
-use counters::{Counters, raise};
+use counters::{Counters, Moment, raise};
 use exotel::stream;
 use playout::{Frame, Plan, Playout};
 use recorded::Recorded;
@@ -251,6 +251,11 @@ impl Session {
         &self.counters
     }
 
+    /// What was measured since this was asked last.
+    pub fn moments(&mut self) -> impl Iterator<Item = Moment> {
+        self.counters.moments()
+    }
+
     // ---- the socket ----
 
     /// What can be sent on the socket now, or when.
@@ -274,6 +279,7 @@ impl Session {
                     let after = now.saturating_duration_since(self.began);
                     // 0 is for sessions without audio.
                     raise(&mut self.counters.first_audio_ms, after.max(Duration::from_millis(1)));
+                    self.counters.measure(Moment::FirstAudio(after));
                 }
                 if let Some(recording) = &mut self.recording {
                     recording.agent(now, ends, pcm);

@@ -92,6 +92,11 @@ impl Db {
         Ok(self.reserved.get().await?)
     }
 
+    /// The pools and how they stand, by name.
+    pub fn pools(&self) -> [(&'static str, deadpool::Status); 2] {
+        [("requests", self.pool.status()), ("reserved", self.reserved.status())]
+    }
+
     /// A connection of its own for COPY, which diesel does not speak, and what drives it: it ends when the client is dropped. It has the
     /// same limits.
     ///

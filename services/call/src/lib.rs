@@ -8,12 +8,14 @@ pub mod crash;
 pub mod db;
 pub mod directory;
 pub mod error;
+mod gauges;
 pub mod ingress;
 pub mod metrics;
 pub mod rpc;
 mod serve;
 mod startup;
 pub mod store;
+mod trace;
 pub mod vault;
 
 pub use config::Config;

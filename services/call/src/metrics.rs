@@ -1,10 +1,78 @@
-//! The service's metrics. Labels hold stable words and, for streams, an account's id; never a call, a number or a secret.
+//! What the service counts and measures as it happens; what rows say is in `gauges`. Labels hold stable words and, for streams, an
+//! account's id; never a call, a number or a secret.
 
-use std::fmt;
+use std::{fmt, sync::OnceLock, time::Duration};
 
 use callbridge_proto::id::AccountId;
-use opentelemetry::metrics::{Counter, Gauge};
+use chrono::{DateTime, Utc};
+use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, UpDownCounter};
 use runtime::telemetry::{label, meter};
+
+use crate::{
+    calls::state::{Direction, State},
+    store::calls::Call,
+};
+
+/// Upper bounds of what happens before somebody answers, in seconds.
+const SETUP: [f64; 13] = [
+    0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 45.0, 60.0, 300.0, 3600.0,
+];
+/// Upper bounds of requests to Exotel, in seconds: a dial may take 38.
+const REQUEST: [f64; 11] = [0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 15.0, 38.0];
+/// Upper bounds of conversations, in seconds.
+const TALK: [f64; 10] = [5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0];
+
+/// Why calls end, as far as labels tell it: the words of `docs/states.md`, of Exotel's refusals and of campaigns. Others are
+/// `other`, so that no word from outside makes a series.
+const REASONS: [&str; 35] = [
+    "agent_hung_up",
+    "bad_credentials",
+    "bad_parameter",
+    "busy",
+    "campaign_changed",
+    "campaign_over",
+    "canceled",
+    "completed",
+    "customer_hung_up",
+    "dnd",
+    "ended_by_request",
+    "expired",
+    "failed",
+    "forbidden",
+    "frequency_cap",
+    "hook_later",
+    "hook_never",
+    "kyc",
+    "media_never_opened",
+    "no_agent",
+    "no_answer",
+    "no_balance",
+    "not_found",
+    "not_sent",
+    "number_busy",
+    "number_unreadable",
+    "phone_gone",
+    "provider_failed",
+    "rate_limited",
+    "reached",
+    "suppressed",
+    "time_limit",
+    "unconfirmed",
+    "unconfirmed_ambiguous",
+    "unknown_number",
+];
+
+fn seconds(meter: &Meter, name: &'static str, about: &'static str, bounds: &[f64]) -> Histogram<f64> {
+    let histogram = meter.f64_histogram(name).with_unit("s").with_description(about);
+    histogram.with_boundaries(bounds.to_vec()).build()
+}
+
+/// A counter that is there before the first event, so that its first one is a change.
+fn counter(meter: &Meter, name: &'static str, about: &'static str) -> Counter<u64> {
+    let counter = meter.u64_counter(name).with_description(about).build();
+    counter.add(0, &[]);
+    counter
+}
 
 /// The instruments. Cheap to clone.
 #[derive(Clone)]
@@ -16,17 +84,18 @@ pub struct Metrics {
     blanked: Counter<u64>,
     streams: Gauge<u64>,
     drift: Gauge<i64>,
+    dials: Histogram<f64>,
+    notified: Counter<u64>,
+    news: Counter<u64>,
+    listening: UpDownCounter<i64>,
 }
 
 impl Metrics {
     /// Makes them with the process's meter.
     pub(crate) fn new() -> Self {
-        let meter = meter();
-        Self {
-            swept: meter
-                .u64_counter("callbridge.dials.swept")
-                .with_description("dials that had no outcome in time")
-                .build(),
+        let meter = &meter();
+        let made = Self {
+            swept: counter(meter, "callbridge.dials.swept", "dials that had no outcome in time"),
             settled: meter
                 .u64_counter("callbridge.dials.settled")
                 .with_description("looks for unconfirmed dials in Exotel's list, by result")
@@ -35,14 +104,16 @@ impl Metrics {
                 .u64_counter("callbridge.read_backs")
                 .with_description("calls that Exotel was asked about, by result")
                 .build(),
-            quarantined: meter
-                .u64_counter("callbridge.rows.quarantined")
-                .with_description("rows of calls that cannot be read and wait for a person")
-                .build(),
-            blanked: meter
-                .u64_counter("callbridge.calls.blanked")
-                .with_description("calls whose personal columns were blanked")
-                .build(),
+            quarantined: counter(
+                meter,
+                "callbridge.rows.quarantined",
+                "rows of calls that cannot be read and wait for a person",
+            ),
+            blanked: counter(
+                meter,
+                "callbridge.calls.blanked",
+                "calls whose personal columns were blanked",
+            ),
             streams: meter
                 .u64_gauge("callbridge.streams.active")
                 .with_description("open streams as Exotel counts them")
@@ -51,7 +122,58 @@ impl Metrics {
                 .i64_gauge("callbridge.streams.drift")
                 .with_description("Exotel's count of open streams minus ours")
                 .build(),
+            dials: seconds(
+                meter,
+                "callbridge.dial.duration",
+                "connects at Exotel, from the first byte of DNS to the answer, by outcome",
+                &REQUEST,
+            ),
+            notified: counter(meter, "callbridge.notify.sent", "NOTIFYs of this replica"),
+            news: counter(meter, "callbridge.notify.received", "NOTIFYs that came, one's own too"),
+            listening: meter
+                .i64_up_down_counter("callbridge.notify.listening")
+                .with_description("1 while this replica hears NOTIFYs; without them news come by a poll")
+                .build(),
+        };
+        made.listening.add(0, &[]);
+        for result in ["ended", "open", "left_out", "failed", "rate_limited"] {
+            made.read_back(result, 0);
         }
+        for result in [
+            "found",
+            "none",
+            "several",
+            "unasked",
+            "unconfirmed",
+            "ambiguous",
+            "given_up",
+            "open",
+        ] {
+            made.settled.add(0, &[label("result", result)]);
+        }
+        calls();
+        made
+    }
+
+    /// Exotel was asked to connect a call, and answered so or not at all.
+    pub(crate) fn dialled(&self, outcome: &'static str, took: Duration) {
+        self.dials.record(took.as_secs_f64(), &[label("outcome", outcome)]);
+    }
+
+    /// A NOTIFY was sent.
+    pub(crate) fn notified(&self) {
+        self.notified.add(1, &[]);
+    }
+
+    /// A NOTIFY came.
+    pub(crate) fn news(&self) {
+        self.news.add(1, &[]);
+    }
+
+    /// NOTIFYs are heard until this is dropped.
+    pub(crate) fn listening(&self) -> Listening {
+        self.listening.add(1, &[]);
+        Listening(self.listening.clone())
     }
 
     /// A dial had no outcome in time and is unconfirmed now.
@@ -91,5 +213,111 @@ impl Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// That NOTIFYs are heard.
+pub(crate) struct Listening(UpDownCounter<i64>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.add(-1, &[]);
+    }
+}
+
+/// What is counted where a row is written, which knows its transaction and nothing else of the process. One that is rolled back
+/// after that, which is rare, is counted all the same.
+struct Calls {
+    placed: Counter<u64>,
+    ended: Counter<u64>,
+    waited: Histogram<f64>,
+    setup: Histogram<f64>,
+    talk: Histogram<f64>,
+}
+
+fn calls() -> &'static Calls {
+    static CALLS: OnceLock<Calls> = OnceLock::new();
+    CALLS.get_or_init(|| {
+        let meter = &meter();
+        let calls = Calls {
+            placed: meter
+                .u64_counter("callbridge.calls.placed")
+                .with_description("calls that were accepted, by direction")
+                .build(),
+            ended: meter
+                .u64_counter("callbridge.calls.ended")
+                .with_description("calls that are over, by direction, outcome and reason")
+                .build(),
+            waited: seconds(
+                meter,
+                "callbridge.call.wait",
+                "from when a call might be dialled until it was",
+                &SETUP,
+            ),
+            setup: seconds(
+                meter,
+                "callbridge.call.setup",
+                "from the intent to dial until somebody answered",
+                &SETUP,
+            ),
+            talk: seconds(meter, "callbridge.call.talk", "from the answer to the end", &TALK),
+        };
+        for direction in [Direction::Outbound, Direction::Inbound] {
+            calls.placed.add(0, &[label("direction", direction.label())]);
+        }
+        calls
+    })
+}
+
+/// Calls were accepted.
+pub(crate) fn placed(direction: Direction, calls_placed: usize) {
+    calls().placed.add(
+        u64::try_from(calls_placed).unwrap_or(u64::MAX),
+        &[label("direction", direction.label())],
+    );
+}
+
+/// A call was over at once.
+pub(crate) fn ended(direction: Direction, outcome: State, reason: &str) {
+    let reason = REASONS.iter().find(|known| **known == reason).copied();
+    calls().ended.add(
+        1,
+        &[
+            label("direction", direction.label()),
+            label("outcome", outcome.label()),
+            label("reason", reason.unwrap_or("other")),
+        ],
+    );
+}
+
+/// A call's row was changed.
+pub(crate) fn changed(before: &Call, after: &Call) {
+    let between = |from: Option<DateTime<Utc>>, to: Option<DateTime<Utc>>| {
+        let took = from.zip(to).map(|(from, to)| to - from);
+        took.and_then(|took| took.to_std().ok())
+            .unwrap_or_default()
+            .as_secs_f64()
+    };
+    if after.attempt > before.attempt && after.attempt == 1 {
+        let from = after.not_before.max(after.queued_at);
+        calls().waited.record(between(Some(from), after.post_started_at), &[]);
+    }
+    if before.answered_at.is_none() && after.answered_at.is_some() && after.direction == Direction::Outbound {
+        calls()
+            .setup
+            .record(between(after.post_started_at, after.answered_at), &[]);
+    }
+    if !before.state.is_terminal() && after.state.is_terminal() {
+        ended(
+            after.direction,
+            after.state,
+            after.end_reason.as_deref().unwrap_or_default(),
+        );
+        if after.answered_at.is_some() {
+            let direction = [label("direction", after.direction.label())];
+            calls()
+                .talk
+                .record(between(after.answered_at, after.ended_at), &direction);
+        }
     }
 }

@@ -92,7 +92,7 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
 
     let routes = rpc::services(&app, &health)?;
     let serving = rpc::server()
-        .layer(SpanLayer)
+        .layer(SpanLayer::new())
         .layer(AuthLayer::new(app.config.api_keys.clone(), gate))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming(listeners.grpc), tasks.stopping());
@@ -140,6 +140,7 @@ async fn begin(app: Arc<App>, gate: Gate, readiness: Readiness, health: HealthRe
     crate::calls::start(&app);
     crate::campaigns::start(&app);
     crate::ingress::start(&app);
+    crate::gauges::start(&app);
     gate.open();
     // A stop in between has said, or says next, that nothing is served.
     if !app.tasks.is_stopping() {

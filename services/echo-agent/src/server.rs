@@ -81,7 +81,7 @@ pub async fn run(config: Config, listeners: Listeners, tasks: Tasks) -> anyhow::
     // The server's own setting is for listeners of its own.
     let incoming = TcpIncoming::from(listeners.grpc).with_nodelay(Some(true));
     let server = Server::builder()
-        .layer(SpanLayer)
+        .layer(SpanLayer::new())
         .max_concurrent_streams(MAX_SESSIONS)
         .initial_stream_window_size(SESSION_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

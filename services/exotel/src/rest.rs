@@ -12,6 +12,7 @@ mod endpoint;
 mod list;
 mod numbers;
 mod recording;
+mod span;
 mod streams;
 mod xml;
 
@@ -32,7 +33,7 @@ use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{RequestBuilder, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::time::Duration;
-use tracing::{Instrument as _, Span, field};
+use tracing::{Instrument as _, Span};
 
 /// What it takes to use an Exotel account.
 #[derive(Debug, Clone)]
@@ -180,15 +181,14 @@ impl Client {
             .instrument(span.clone())
             .await
             .map_err(|failure| {
-                span.record("exotel.outcome", failure.reason);
+                span::record(&span, None, failure.reason);
                 RestError::Transport { reason: failure.reason }
             })?;
-        span.record("http.response.status_code", answer.status);
-        if matches!(answer.status, 200..=299) {
-            span.record("exotel.outcome", "ok");
+        let is_success = matches!(answer.status, 200..=299);
+        span::record(&span, Some(answer.status), if is_success { "ok" } else { "refused" });
+        if is_success {
             return Ok(answer);
         }
-        span.record("exotel.outcome", "refused");
         Err(match answer.refusal() {
             Some(Refusal { kind, provider_code }) => RestError::Refused {
                 kind,
@@ -202,17 +202,6 @@ impl Client {
 
 fn authorize(request: RequestBuilder, credentials: &Credentials) -> RequestBuilder {
     request.basic_auth(credentials.key.expose_secret(), Some(credentials.token.expose_secret()))
-}
-
-/// The span of a read. Neither ids nor numbers: paths hold both.
-fn read_span(operation: &'static str) -> Span {
-    tracing::info_span!(
-        "exotel.read",
-        otel.kind = "client",
-        exotel.operation = operation,
-        exotel.outcome = field::Empty,
-        http.response.status_code = field::Empty,
-    )
 }
 
 /// A complete answer.

@@ -45,6 +45,8 @@ where
         telemetry.shut_down().await;
         result
     });
+    // What still blocks has had its time.
+    runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,26 +1,33 @@
-//! Logs, traces and metrics. Spans go out by OTLP when `OTEL_EXPORTER_OTLP_ENDPOINT` is set; metrics by OTLP too, and always
-//! as Prometheus text on the internal listener.
+//! Logs, traces and metrics. Spans go out by OTLP over gRPC when the standard `OTEL_*` variables name an endpoint; metrics by OTLP
+//! too, and always as Prometheus text on the internal listener.
+//!
+//! A collector that is away or slow costs a bounded queue, and what has no room there: spans are sent from a thread of their own,
+//! and the end of the process waits for it for two seconds at most (F128).
 
-use std::time::Duration;
+mod context;
+mod settings;
 
-use http::HeaderMap;
-use opentelemetry::{Context, KeyValue, global, trace::TracerProvider as _};
-use opentelemetry_http::{HeaderExtractor, HeaderInjector};
+use std::{thread, time::Duration};
+
+pub use context::{context_of, extract, inject, join, traceparent};
+use opentelemetry::{KeyValue, global, trace::TracerProvider as _};
+use opentelemetry_otlp::{MetricExporter, SpanExporter, WithTonicConfig as _};
+use opentelemetry_prometheus::PrometheusExporter;
 use opentelemetry_sdk::{
     Resource, metrics::SdkMeterProvider, propagation::TraceContextPropagator, trace::SdkTracerProvider,
 };
 use prometheus::Registry;
-use tracing::{Level, Metadata, Span};
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+pub use settings::{LogFormat, Settings};
+use tokio::sync::oneshot;
+use tonic::transport::ClientTlsConfig;
+use tracing::{Level, Metadata};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer as _,
     filter::{self, FilterExt as _, LevelFilter, ParseError},
     layer::{self, SubscriberExt as _},
     util::SubscriberInitExt as _,
 };
-
-use crate::config::Vars;
 
 /// Log lines that wait to be written: some seconds of a busy process.
 const LINES: usize = 8192;
@@ -32,49 +39,6 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 /// what must stay here: a WebSocket library its frames, a database driver its parameters; and the exporter's own traffic would
 /// feed back into it.
 const OURS: [&str; 5] = ["call_service", "edge", "echo_agent", "exotel", "runtime"];
-
-/// How logs are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Human,
-}
-
-/// What telemetry needs to know.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// `LOG_FORMAT`: `json` (default) or `human`.
-    pub format: LogFormat,
-    /// `RUST_LOG`, for example `info,edge=debug`.
-    pub filter: String,
-    /// `OTEL_EXPORTER_OTLP_ENDPOINT`; traces and metrics are exported when it is set.
-    pub otlp_endpoint: Option<String>,
-}
-
-impl Settings {
-    /// Reads the settings; the rest of the standard `OTEL_*` variables is read by the exporters themselves.
-    pub fn read(vars: &mut Vars) -> Self {
-        let format = match vars.text("LOG_FORMAT").as_deref() {
-            None | Some("json") => LogFormat::Json,
-            Some("human") => LogFormat::Human,
-            Some(_) => {
-                vars.problem("LOG_FORMAT", "is neither json nor human");
-                LogFormat::Json
-            }
-        };
-        let filter = vars.text("RUST_LOG").unwrap_or_else(|| "info".to_owned());
-        if EnvFilter::try_new(&filter).is_err() {
-            vars.problem("RUST_LOG", "does not read as a filter such as info,edge=debug");
-        }
-        Self {
-            format,
-            filter,
-            otlp_endpoint: vars.text("OTEL_EXPORTER_OTLP_ENDPOINT"),
-        }
-    }
-}
 
 /// Running telemetry.
 #[derive(Debug)]
@@ -90,30 +54,43 @@ pub fn registry() -> Registry {
     prometheus::default_registry().clone()
 }
 
+/// The reader of metrics that fills the page.
+///
+/// # Errors
+/// When this process has one.
+pub fn page() -> anyhow::Result<PrometheusExporter> {
+    let exporter = opentelemetry_prometheus::exporter()
+        .with_registry(registry())
+        // There is one scope: its name on each line would say nothing.
+        .scope_info_enabled(false);
+    Ok(exporter.build()?)
+}
+
 /// Starts logs, traces and metrics for this process. Must be called within a tokio runtime, once.
 ///
 /// # Errors
 /// When an exporter cannot be built or telemetry was started before.
 pub fn start(service: &'static str, settings: &Settings) -> anyhow::Result<Telemetry> {
-    let resource = Resource::builder().with_service_name(service).build();
+    let resource = resource(service);
     let mut metrics = SdkMeterProvider::builder()
         .with_resource(resource.clone())
-        .with_reader(opentelemetry_prometheus::exporter().with_registry(registry()).build()?);
-    let mut traces = None;
-    if let Some(endpoint) = &settings.otlp_endpoint {
-        use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig as _};
-        let spans = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
-        traces = Some(
-            SdkTracerProvider::builder()
-                .with_resource(resource)
-                .with_batch_exporter(spans)
-                .build(),
-        );
-        let exporter = MetricExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
-        metrics = metrics.with_periodic_exporter(exporter);
+        .with_reader(page()?);
+    // Of use where the endpoint is https.
+    let tls = ClientTlsConfig::new().with_enabled_roots();
+    if settings.metrics {
+        let exporter = MetricExporter::builder().with_tonic().with_tls_config(tls.clone());
+        metrics = metrics.with_periodic_exporter(exporter.build()?);
     }
     let metrics = metrics.build();
+    // First, since the queue of spans is counted with it.
     global::set_meter_provider(metrics.clone());
+    let traces = if settings.traces {
+        let exporter = SpanExporter::builder().with_tonic().with_tls_config(tls);
+        let provider = SdkTracerProvider::builder().with_resource(resource);
+        Some(provider.with_batch_exporter(exporter.build()?).build())
+    } else {
+        None
+    };
     global::set_text_map_propagator(TraceContextPropagator::new());
 
     // A log that nobody reads must not stop the audio: lines beyond the buffer are dropped.
@@ -121,6 +98,7 @@ pub fn start(service: &'static str, settings: &Settings) -> anyhow::Result<Telem
         .buffered_lines_limit(LINES)
         .lossy(true)
         .finish(std::io::stderr());
+    count_lines(writer.error_counter());
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = match settings.format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
@@ -131,6 +109,13 @@ pub fn start(service: &'static str, settings: &Settings) -> anyhow::Result<Telem
         let exported = filter::filter_fn(is_exported).with_max_level_hint(LevelFilter::INFO);
         tracing_opentelemetry::layer()
             .with_tracer(provider.tracer("callbridge"))
+            // A span begins with its first child or at its end, so that it can be put into the trace of a call that is known only
+            // within it ([`join`]), and entering one costs nothing.
+            .with_context_activation(false)
+            .with_tracked_inactivity(false)
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
             .with_filter(exported)
     });
     tracing_subscriber::registry()
@@ -147,15 +132,64 @@ pub fn start(service: &'static str, settings: &Settings) -> anyhow::Result<Telem
 impl Telemetry {
     /// Sends what is left, within two seconds.
     pub async fn shut_down(self) {
-        // The providers block, which would starve a current-thread runtime.
-        let flush = tokio::task::spawn_blocking(move || {
-            if let Some(traces) = &self.traces {
+        let Self {
+            traces,
+            metrics,
+            _lines,
+        } = self;
+        let spans = apart(move || {
+            if let Some(traces) = traces {
                 let _ = traces.shutdown_with_timeout(FLUSH_LIMIT);
             }
-            let _ = self.metrics.shutdown_with_timeout(FLUSH_LIMIT);
         });
-        let _ = tokio::time::timeout(2 * FLUSH_LIMIT, flush).await;
+        let figures = apart(move || {
+            let _ = metrics.shutdown_with_timeout(FLUSH_LIMIT);
+        });
+        let flushed = async { tokio::join!(spans, figures) };
+        let _ = tokio::time::timeout(FLUSH_LIMIT, flushed).await;
     }
+}
+
+/// Counts the log lines that had no room (F129).
+fn count_lines(dropped: ErrorCounter) {
+    meter()
+        .u64_observable_counter("callbridge.log.lines.dropped")
+        .with_description("log lines that had no room, since nobody read them")
+        .with_callback(move |lines| lines.observe(u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX), &[]))
+        .build();
+}
+
+/// Runs what may block in a thread that nothing waits for once this is dropped, as it would for a blocking task of tokio's.
+async fn apart(work: impl FnOnce() + Send + 'static) {
+    let (done, over) = oneshot::channel();
+    let spawned = thread::Builder::new().name("telemetry".to_owned()).spawn(move || {
+        work();
+        let _ = done.send(());
+    });
+    if spawned.is_ok() {
+        let _ = over.await;
+    }
+}
+
+/// Who this process is: by `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`, and where they are silent by itself.
+fn resource(service: &'static str) -> Resource {
+    let told = Resource::builder().build();
+    let is_told = |key: &'static str| told.get(&key.into()).is_some();
+    let is_named = told
+        .get(&"service.name".into())
+        .is_some_and(|name| !name.as_str().starts_with("unknown_service"));
+    let mut resource = Resource::builder();
+    if !is_named {
+        resource = resource.with_service_name(service);
+    }
+    if !is_told("service.version") {
+        resource = resource.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+    }
+    if !is_told("service.instance.id") {
+        let id = uuid::Uuid::new_v4().to_string();
+        resource = resource.with_attribute(KeyValue::new("service.instance.id", id));
+    }
+    resource.build()
 }
 
 fn is_ours(metadata: &Metadata<'_>) -> bool {
@@ -185,36 +219,6 @@ fn may_be_logged(metadata: &Metadata<'_>) -> bool {
 /// A meter of this process.
 pub fn meter() -> opentelemetry::metrics::Meter {
     global::meter("callbridge")
-}
-
-/// The trace context that came with a request.
-pub fn extract(headers: &HeaderMap) -> Context {
-    global::get_text_map_propagator(|propagator| propagator.extract(&HeaderExtractor(headers)))
-}
-
-/// Adds the current span's trace context to a request.
-pub fn inject(headers: &mut HeaderMap) {
-    let context = Span::current().context();
-    global::get_text_map_propagator(|propagator| propagator.inject_context(&context, &mut HeaderInjector(headers)));
-}
-
-/// The current span's W3C `traceparent`, for rows and messages that carry a trace over a hop that headers cannot cross.
-pub fn traceparent() -> Option<String> {
-    let mut headers = HeaderMap::new();
-    inject(&mut headers);
-    headers
-        .get("traceparent")
-        .and_then(|value| value.to_str().ok())
-        .map(str::to_owned)
-}
-
-/// The context of a `traceparent`, to set as a span's parent or link. An unreadable one gives an empty context.
-pub fn context_of(traceparent: &str) -> Context {
-    let mut headers = HeaderMap::new();
-    if let Ok(value) = traceparent.parse() {
-        headers.insert("traceparent", value);
-    }
-    extract(&headers)
 }
 
 /// A metric label.

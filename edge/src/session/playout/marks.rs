@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::session::counters::{Counters, raise};
+use crate::session::counters::{Counters, Moment, raise};
 
 /// A mark that Exotel does not send back counts as heard this long after its time.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
@@ -67,7 +67,9 @@ impl Marks {
             .in_flight
             .partition_point(|mark| id.is_some_and(|id| mark.id <= id));
         if let Some(last) = heard.checked_sub(1).and_then(|last| self.in_flight.get(last)) {
-            raise(&mut counters.mark_lag_ms, now.saturating_duration_since(last.due));
+            let late = now.saturating_duration_since(last.due);
+            raise(&mut counters.mark_lag_ms, late);
+            counters.measure(Moment::MarkLag(late));
         }
         self.in_flight.drain(..heard).filter_map(|mark| mark.name)
     }

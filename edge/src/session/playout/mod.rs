@@ -16,7 +16,7 @@ use speech::Speech;
 use tokio::time::Instant;
 
 use super::{
-    counters::{Counters, raise},
+    counters::{Counters, Moment, raise},
     tuning::Tuning,
 };
 
@@ -269,7 +269,9 @@ impl Playout {
             Step::At(_) | Step::Nothing => None,
             Step::Clear => {
                 let since = self.clear_wanted.take()?;
-                raise(&mut counters.clear_to_silence_ms, now.saturating_duration_since(since));
+                let took = now.saturating_duration_since(since);
+                raise(&mut counters.clear_to_silence_ms, took);
+                counters.measure(Moment::ClearToSilence(took));
                 Some(Frame::Clear)
             }
             Step::Mark => self.marks.send(self.pace.dry_at().max(now)).map(Frame::Mark),

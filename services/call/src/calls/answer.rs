@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::AsyncConnection as _;
 use exotel::rest::CallDetails;
-use tracing::{Instrument as _, info_span, warn};
+use tracing::{Instrument as _, warn};
 
 use super::{
     read_back,
@@ -17,6 +17,7 @@ use crate::{
     app::App,
     error::Error,
     store::{calls::Call, due},
+    trace,
 };
 
 /// Writes what Exotel's record of a call says.
@@ -56,7 +57,7 @@ async fn write(
             due::set_read_back(conn, call, again, call.read_backs + 1).await?;
             Ok(changed)
         })
-        .instrument(info_span!("db.transaction", otel.name = "read_back"))
+        .instrument(trace::about("read_back", call))
         .await?;
     if changed {
         app.hub.committed(call.id());

@@ -8,8 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use exotel::{PhoneNumber, rest::Dial};
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::{Instrument as _, Span, info_span, warn};
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing::{Instrument as _, field, info_span, warn};
 use uuid::Uuid;
 
 use super::{
@@ -28,7 +27,7 @@ use crate::{
         rules::Rules,
     },
     crash,
-    db::{DbError, Retries},
+    db::{Conn, DbError, Retries},
     error::Error,
     store::{
         agents,
@@ -38,6 +37,7 @@ use crate::{
         queue::{self, Wants},
         rates,
     },
+    trace,
 };
 
 /// How long a call that cannot be dialled for want of a setting waits before it is tried again.
@@ -81,7 +81,6 @@ pub(super) async fn next(app: &Arc<App>, account: AccountId, permit: OwnedSemaph
             Claimed::NotBefore(until(at - capacity::EARLY, now))
         }));
     };
-    Span::current().record("call.id", tracing::field::display(id));
     let call = match calls::find(&mut conn, id).await {
         Ok(Some(call)) => call,
         Ok(None) => return Ok(Claimed::Done),
@@ -90,28 +89,31 @@ pub(super) async fn next(app: &Arc<App>, account: AccountId, permit: OwnedSemaph
             return Ok(Claimed::Done);
         }
     };
-    if let Some(parent) = &call.traceparent {
-        // Fails only when no exporter is there.
-        let _ = Span::current().set_parent(runtime::telemetry::context_of(parent));
-    }
-    let look = match look(&mut conn, app, &call, permit).await {
+    let span = info_span!(parent: None, "call.claim", account.id = %account, call.id = field::Empty);
+    trace::put(&span, &call);
+    take(app, conn, &call, permit).instrument(span).await
+}
+
+/// Takes this call.
+async fn take(app: &Arc<App>, mut conn: Conn, call: &Call, permit: OwnedSemaphorePermit) -> Result<Claimed, Error> {
+    let look = match look(&mut conn, app, call, permit).await {
         Err(error @ Error::Db(DbError::Query(_))) => {
-            unreadable(app, &mut conn, id, error).await?;
+            unreadable(app, &mut conn, call.id(), error).await?;
             return Ok(Claimed::Done);
         }
         look => look?,
     };
     drop(conn);
     match look {
-        Look::Dial(ready) => match claim(app, &call, *ready).await {
-            Err(error) => stumbled(app, &call, error).await,
+        Look::Dial(ready) => match claim(app, call, *ready).await {
+            Err(error) => stumbled(app, call, error).await,
             claimed => claimed,
         },
-        Look::Wait(until, word) => put_off(app, &call, (until, word)).await,
+        Look::Wait(until, word) => put_off(app, call, (until, word)).await,
         Look::GiveUp(reason) => {
             let end = (undialled(Outcome::Failed, reason), Note::from("dialer"));
             let same = |row: &Call, _| row.version == call.version;
-            queued::end(app, &mut *app.db.conn().await?, id, end, same).await?;
+            queued::end(app, &mut *app.db.conn().await?, call.id(), end, same).await?;
             Ok(Claimed::Done)
         }
     }
@@ -209,7 +211,7 @@ async fn claim(app: &Arc<App>, call: &Call, ready: Ready) -> Result<Claimed, Err
             .transaction::<Decided, Error, _>(async |conn| {
                 decide(conn, app, call, &ready, &mut claimed_at, &mut begun).await
             })
-            .instrument(info_span!("db.transaction", otel.name = "claim"))
+            .instrument(trace::transaction("claim"))
             .await;
         drop(conn);
         match decided {

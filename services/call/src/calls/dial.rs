@@ -16,8 +16,7 @@ use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, sleep},
 };
-use tracing::{Instrument as _, Span, error, info_span, warn};
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing::{Instrument as _, Span, error, field, info_span, warn};
 
 use super::{
     capacity,
@@ -38,6 +37,7 @@ use crate::{
         phones::{DialMode, Phone},
         rates,
     },
+    trace,
 };
 
 /// A worker that was stopped for longer between its commit and the connect does not dial (F16): with the three seconds that
@@ -170,8 +170,12 @@ impl Plan {
 
 /// Dials, after the commit. The task outlives the RPC that asked for it.
 pub fn spawn(app: &Arc<App>, order: Order) {
-    let span =
-        info_span!(parent: Span::current(), "call.dial", call.id = %order.plan.call_id, call.attempt = order.attempt);
+    let span = info_span!(
+        "call.dial",
+        call.id = %order.plan.call_id,
+        call.attempt = order.attempt,
+        call.dial.outcome = field::Empty,
+    );
     let id = order.plan.call_id;
     let app_of_task = Arc::clone(app);
     app.tasks.spawn(
@@ -225,10 +229,11 @@ async fn run(app: &Arc<App>, order: Order) {
             app.breakers
                 .learn(&plan.credentials, &report.outcome, Instant::now().into_std());
         }
+        app.metrics.dialled(word(&report.outcome), report.elapsed);
         printed = report.date_created.zip(report.server_date);
         report.outcome
     };
-    Span::current().set_attribute("callbridge.dial.outcome", outcome.word());
+    Span::current().record("call.dial.outcome", outcome.word());
     // Before the outcome, which lets the dispatcher look at the account again.
     if let DialOutcome::Rejected {
         kind: Rejection::RateLimited,
@@ -341,7 +346,7 @@ async fn write(
             let event = Event::Dialed(attempt, dialed);
             Ok(Some(record_locked(conn, call, now, Some(&event), None, note).await?))
         })
-        .instrument(info_span!("db.transaction", otel.name = "dial_outcome"))
+        .instrument(trace::transaction("dial_outcome"))
         .await?;
     drop(conn);
     let Some((call, changed)) = done else { return Ok(()) };
@@ -354,6 +359,17 @@ async fn write(
         super::end::try_hang_up(app, id, &plan.credentials, sid).await;
     }
     Ok(())
+}
+
+/// An outcome's word, with that of a rate that was passed apart.
+fn word(outcome: &DialOutcome) -> &'static str {
+    match outcome {
+        DialOutcome::Rejected {
+            kind: Rejection::RateLimited,
+            ..
+        } => Rejection::RateLimited.word(),
+        other => other.word(),
+    }
 }
 
 /// What a dial's outcome means for the call. Only what surely was not dialled may go back to the queue.

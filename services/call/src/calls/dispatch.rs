@@ -7,12 +7,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::AsyncConnection as _;
 use futures_util::{StreamExt as _, stream};
 use tokio::time::{Instant, sleep, timeout_at};
-use tracing::{Instrument as _, info_span, warn};
+use tracing::{Instrument as _, warn};
 
 use super::{
     claim::{self, Claimed},
     queued::{self, undialled},
-    record::{Note, record, record_locked},
+    record::{Note, record_locked},
     state::{Event, Outcome, State},
 };
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
         calls::{self, Call, Change},
         due, queue,
     },
+    trace,
 };
 
 /// Between two rounds at least: every change of any call wakes the loop.
@@ -92,19 +93,24 @@ async fn sweep(app: &Arc<App>) -> Result<(), Error> {
         let note = Note::from("timer").with("reason", "no_outcome_in_time");
         let done = conn
             .transaction::<_, Error, _>(async |conn| {
-                let done = record(conn, id, &Event::Swept, note).await?;
+                let Some((call, now)) = calls::lock(conn, id).await? else {
+                    return Ok(false);
+                };
+                trace::follow(&call);
+                let (_, changed) = record_locked(conn, call, now, Some(&Event::Swept), None, note).await?;
                 crash::point(crash::SWEEPING);
-                Ok(done)
+                Ok(changed)
             })
+            .instrument(trace::transaction("sweep"))
             .await;
         match done {
-            Ok(Some((_, true))) => {
+            Ok(true) => {
                 crash::point(crash::SWEPT);
                 app.metrics.dial_swept();
                 warn!(call.id = %id, "a dial had no outcome in time; the call is unconfirmed and is not dialled again");
                 app.hub.committed(id);
             }
-            Ok(_) => {}
+            Ok(false) => {}
             Err(error) => claim::unreadable(app, &mut conn, id, error).await?,
         }
     }
@@ -148,8 +154,7 @@ async fn dial_account(app: &Arc<App>, account: AccountId) -> Result<Option<Insta
         let Ok(permit) = Arc::clone(&app.dial_permits).try_acquire_owned() else {
             return Ok(None);
         };
-        let span = info_span!("call.claim", account.id = %account, call.id = tracing::field::Empty);
-        match claim::next(app, account, permit).instrument(span).await? {
+        match claim::next(app, account, permit).await? {
             Claimed::Done => {}
             Claimed::Nothing => return Ok(None),
             Claimed::NotBefore(wait) => return Ok(Some(Instant::now() + wait)),

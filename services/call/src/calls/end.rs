@@ -10,7 +10,7 @@ use callbridge_proto::{
 };
 use diesel_async::AsyncConnection as _;
 use exotel::rest::Credentials;
-use tracing::{Instrument as _, info, info_span, warn};
+use tracing::{Instrument as _, info, warn};
 
 use super::{
     record::{Note, record_locked},
@@ -21,6 +21,7 @@ use crate::{
     error::Error,
     ingress::commands,
     store::{calls, calls::Call, sessions},
+    trace,
 };
 
 /// Asks to end a call and returns it as it stands. Asking again is no mistake.
@@ -35,6 +36,7 @@ pub async fn end(app: &Arc<App>, caller: &str, id: CallId, reason: &str) -> Resu
             let (row, now) = calls::lock(conn, id)
                 .await?
                 .ok_or_else(|| Error::not_found("call", id))?;
+            trace::follow(&row);
             let (call, changed) = record_locked(conn, row, now, Some(&Event::EndRequested), None, note).await?;
             // One request is one command, committed with it; it is sent until the edge answers.
             if !changed || call.state.is_terminal() || sessions::live(conn, id).await?.is_none() {
@@ -48,7 +50,7 @@ pub async fn end(app: &Arc<App>, caller: &str, id: CallId, reason: &str) -> Resu
             let queued = commands::queue(conn, app, call, now, command::Action::Leave(leave), "api").await?;
             Ok((queued.call.clone(), changed, Some(queued)))
         })
-        .instrument(info_span!("db.transaction", otel.name = "end_call"))
+        .instrument(trace::finding("end_call"))
         .await?;
     drop(conn);
     if !changed {

@@ -233,6 +233,7 @@ async fn notify(app: &App) -> Result<(), Error> {
         let began = Instant::now();
         let mut conn = app.db.conn().await?;
         sql_query(format!("NOTIFY {CHANNEL}")).execute(&mut conn).await?;
+        app.metrics.notified();
         drop(conn);
         tokio::time::sleep_until(began + NOTIFY_EVERY).await;
     }
@@ -241,12 +242,14 @@ async fn notify(app: &App) -> Result<(), Error> {
 async fn listen(app: &App) -> Result<(), Error> {
     let mut conn = app.db.dedicated().await?;
     sql_query(format!("LISTEN {CHANNEL}")).execute(&mut conn).await?;
+    let _listening = app.metrics.listening();
     // Anything may have been missed before.
     app.hub.shared.news.notify_one();
     app.hub.work();
     let mut notifications = std::pin::pin!(conn.notifications_stream());
     while let Some(notification) = notifications.next().await {
         notification?;
+        app.metrics.news();
         app.hub.shared.news.notify_one();
         app.hub.wake_campaigns();
         app.hub.work();

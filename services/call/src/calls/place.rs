@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use futures_util::future::join3;
 use runtime::telemetry;
-use tracing::{Instrument as _, info_span};
+use tracing::{Instrument as _, Span};
 
 use super::{
     capacity::{self, Verdict, Waits, WhenBusy},
@@ -23,6 +23,7 @@ use crate::{
     crash,
     db::{DbError, Retries},
     error::Error,
+    metrics,
     store::{
         accounts::Account,
         agents::{self, Agent},
@@ -32,6 +33,7 @@ use crate::{
         queue::{self, Wants},
         rates,
     },
+    trace,
 };
 
 /// The call, and whether the key had been used before.
@@ -121,7 +123,7 @@ pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Pl
         context,
         now,
         fingerprint: app.tokens.fingerprint(&canonical),
-        traceparent: telemetry::traceparent(),
+        traceparent: telemetry::traceparent(&Span::current()),
     };
     // A client that goes away drops this future, and must not take a committed call's dial with it.
     let committing = app.tasks.spawn(commit(Arc::clone(app), draft, plan, held));
@@ -212,7 +214,7 @@ async fn commit(
                 asked = inserted.as_ref().map(|(_, dial)| dial.is_some());
                 Ok(inserted)
             })
-            .instrument(info_span!("db.transaction", otel.name = "place_call"))
+            .instrument(trace::transaction("place_call"))
             .await;
         drop((conn, turn));
         match inserted {
@@ -231,6 +233,7 @@ async fn commit(
         }
     };
     let Some((call, dial)) = inserted else { return Ok(None) };
+    metrics::placed(call.direction, 1);
     app.hub.committed(call.id());
     let waiter = app.hub.wait(call.id());
     if let Some((plan, dial)) = plan.zip(dial) {

@@ -4,6 +4,7 @@
 use callbridge_proto::id::CallId;
 use chrono::{DateTime, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
+use tracing::Instrument as _;
 
 use super::{
     dispatch::waiting,
@@ -14,6 +15,7 @@ use crate::{
     app::App,
     error::Error,
     store::calls::{self, Call},
+    trace,
 };
 
 /// The end of a call that callbridge does not dial; `reason` is a stable word.
@@ -45,8 +47,10 @@ pub(crate) async fn end(
             if call.state != State::Queued || !still(&call, now) {
                 return Ok(false);
             }
+            trace::follow(&call);
             Ok(record_locked(conn, call, now, Some(&event), None, note).await?.1)
         })
+        .instrument(trace::transaction("end"))
         .await?;
     if changed {
         app.hub.committed(id);
@@ -78,9 +82,11 @@ pub(crate) async fn put_off(
                 calls::put_off(conn, id, until).await?;
                 return Ok(false);
             }
+            trace::follow(&call);
             record_locked(conn, call, now, None, Some("waiting"), waiting(word, None, Some(until))).await?;
             Ok(true)
         })
+        .instrument(trace::transaction("put_off"))
         .await?;
     if changed {
         app.hub.committed(id);

@@ -56,7 +56,7 @@ pub fn start(app: &Arc<App>) {
                             for batch in batches {
                                 let set = batch.set;
                                 // A task of its own: it must go on while the next round is taken.
-                                let task = app.tasks.spawn(ask(Arc::clone(&app), batch).instrument(info_span!("call.read_back")));
+                                let task = app.tasks.spawn(ask(Arc::clone(&app), batch).instrument(info_span!("calls.read_back")));
                                 asking.push(async move {
                                     match task.await {
                                         Ok(Some(done)) => done,

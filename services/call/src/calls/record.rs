@@ -11,9 +11,12 @@ use super::{
     read_back,
     state::{Event, Facts, State, apply},
 };
-use crate::store::{
-    calls::{self, Call, Change, Computed},
-    events::{self, NewEvent},
+use crate::{
+    metrics,
+    store::{
+        calls::{self, Call, Change, Computed},
+        events::{self, NewEvent},
+    },
 };
 
 /// What goes onto the timeline and onto the row together with an event.
@@ -160,6 +163,7 @@ pub async fn record_locked(
     // The row is locked, so a miss cannot be a race: somebody wrote around this module.
     let after = after?.ok_or(DieselError::RollbackTransaction)?;
     appended?;
+    metrics::changed(&before, &after);
     Ok((after, true))
 }
 

@@ -10,7 +10,7 @@ use exotel::{
     rest::{CallDetails, CallsQuery, Credentials, Direction as Way, RestError},
 };
 use tokio::time::sleep;
-use tracing::{Instrument as _, info, info_span, warn};
+use tracing::{Instrument as _, info, warn};
 use uuid::Uuid;
 
 use super::{
@@ -29,6 +29,7 @@ use crate::{
         calls::{self, Call, Change},
         due,
     },
+    trace,
 };
 
 /// Pages that are read: nobody is called 500 times in the time that is looked at.
@@ -123,7 +124,7 @@ pub(super) async fn settle(
             let sids: Vec<&str> = found.iter().flatten().map(|call| call.call_sid.as_str()).collect();
             write(conn, call, row, now, (decision, &sids, again)).await.map(Some)
         })
-        .instrument(info_span!("db.transaction", otel.name = "settle"))
+        .instrument(trace::about("settle", call))
         .await?;
     drop(conn);
     crash::point(crash::SETTLED);

@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
+use callbridge_proto::id::CallId;
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
-use tracing::{Instrument as _, info, info_span};
+use runtime::telemetry;
+use tracing::{Instrument as _, Span, info, info_span};
 use uuid::Uuid;
 
 use super::{
@@ -18,14 +20,16 @@ use super::{
 };
 use crate::{
     app::App,
-    calls::state::Facts,
+    calls::state::{Direction, Facts},
     db::Conn,
     error::Error,
+    metrics,
     store::{
         agents, calls,
         campaigns::{self, Campaign, counts, imports},
         contacts::fill::{self, Aside, Common, Due, Pooled, Turned},
     },
+    trace,
 };
 
 /// Calls that wait for a turn are as many as have one in this time.
@@ -91,7 +95,6 @@ pub(super) async fn campaign(app: &Arc<App>, campaign: &Campaign) -> Result<Fill
         .transaction::<_, Error, _>(async |conn| {
             fill(conn, app, campaign, &rules, pool.clone(), &common, want, now).await
         })
-        .instrument(info_span!("db.transaction", otel.name = "campaign_fill"))
         .await?;
     match filled {
         Some(Round { any: false, .. }) => {
@@ -168,6 +171,12 @@ async fn fill(
     let looked_at = room.max(LOOKED_AT);
     let due = fill::due(conn, id, &zones, looked_at, cap).await?;
     let mut left = room;
+    // Made before there is anything to fill in, since the traces of the calls are linked with it.
+    let span = if due.is_empty() {
+        Span::none()
+    } else {
+        trace::transaction("campaign_fill")
+    };
     let (mut turned, mut aside, mut deltas) = (Vec::new(), Vec::new(), Vec::new());
     for contact in &due {
         if let Some(put) = set_aside(rules, contact, now) {
@@ -192,17 +201,22 @@ async fn fill(
         };
         left -= 1;
         deltas.extend(moved("pending", "calling"));
+        let call = app.clock.new_uuid();
         turned.push(Turned {
             contact: contact.id,
-            call: app.clock.new_uuid(),
+            call,
             phone,
+            traceparent: begin_trace(&span, campaign, CallId(call)),
         });
     }
     if !aside.is_empty() {
         fill::set_aside(conn, id, &aside).await?;
     }
     if !turned.is_empty() {
-        fill::turn_into_calls(conn, campaign, common, &turned).await?;
+        fill::turn_into_calls(conn, campaign, common, &turned)
+            .instrument(span)
+            .await?;
+        metrics::placed(Direction::Outbound, turned.len());
     }
     for (campaign, deltas) in sum(deltas.into_iter().map(|delta| (campaign.id, delta))) {
         counts::add(conn, campaign, &deltas).await?;
@@ -212,6 +226,13 @@ async fn fill(
         // Where all were set aside, the next ones may be called.
         more: left < want / 4 || i64::try_from(due.len()) == Ok(looked_at) && turned.is_empty(),
     }))
+}
+
+/// Begins the trace of a call. The campaign is a link in it and never its parent, or all calls of months would be one trace.
+fn begin_trace(fill: &Span, campaign: &Campaign, call: CallId) -> Option<String> {
+    let span = info_span!(parent: None, "campaign.call", call.id = %call, campaign.id = %campaign.id());
+    span.follows_from(fill);
+    telemetry::traceparent(&span)
 }
 
 /// Takes the phone that calls a contact: its own, or under rotation the next one that has room. None: there is none now.

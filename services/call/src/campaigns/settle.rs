@@ -7,7 +7,7 @@ use std::{
 
 use callbridge_proto::id::CampaignId;
 use diesel_async::AsyncConnection as _;
-use tracing::{Instrument as _, info_span, warn};
+use tracing::{Instrument as _, warn};
 use uuid::Uuid;
 
 use super::{
@@ -25,6 +25,7 @@ use crate::{
         campaigns::{Campaign, counts},
         contacts::settle::{self, Ended},
     },
+    trace,
 };
 
 /// Contacts settled in one transaction.
@@ -37,7 +38,7 @@ const BATCH: i64 = 200;
 pub(super) async fn all(app: &Arc<App>) -> Result<BTreeSet<Uuid>, Error> {
     let mut touched = BTreeSet::new();
     loop {
-        let batch = batch(app).instrument(info_span!("campaign.settle")).await?;
+        let batch = batch(app).await?;
         let full = i64::try_from(batch.len()) == Ok(BATCH);
         pause_unserved(app, &batch).await?;
         touched.extend(batch.iter().map(|contact| contact.campaign_id));
@@ -67,7 +68,9 @@ async fn batch(app: &App) -> Result<Vec<Ended>, Error> {
             deltas.extend(adds.into_iter().map(|delta| (contact.campaign_id, delta)));
             all.push(settled);
         }
-        settle::write(conn, &all).await?;
+        // Here, since most of the time there is nothing to settle.
+        let span = trace::transaction("campaign_settle");
+        settle::write(conn, &all).instrument(span).await?;
         for (campaign, deltas) in settled::sum(deltas) {
             counts::add(conn, campaign, &deltas).await?;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use callbridge_proto::id::{AgentId, CallId};
 use data_encoding::HEXLOWER;
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
-use tracing::{Instrument as _, field, info_span};
+use tracing::Instrument as _;
 
 use super::{
     inbound,
@@ -20,6 +20,7 @@ use crate::{
         calls::Call,
         phones::{self, Gather, Phone},
     },
+    trace,
 };
 
 /// The agent's first message.
@@ -98,7 +99,7 @@ async fn ask(app: &Arc<App>, applet: &Applet, name: &'static str) -> Result<Subj
             let account = resolve::account(conn, applet.account, applet.generation).await?;
             subject(conn, &account, applet).await
         })
-        .instrument(info_span!("db.transaction", otel.name = name, call.id = field::Empty))
+        .instrument(trace::finding(name))
         .await?;
     let subject = subject.ok_or_else(resolve::unknown)?;
     if let Some(id) = subject.call_id() {

@@ -24,15 +24,16 @@ use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
-use tracing::{Instrument as _, field, info, info_span, warn};
+use tracing::{Instrument as _, info, warn};
 use uuid::Uuid;
 
-use super::{commands, edges::Attachment, follow, session_events};
+use super::{commands, edges::Attachment, session_events};
 use crate::{
     app::App,
     calls::record::{Note, record_locked},
     error::Error,
     store::{calls, commands as command_rows, sessions},
+    trace,
 };
 
 /// An edge presents itself at once.
@@ -290,7 +291,7 @@ async fn reopen(app: &Arc<App>, edge: EdgeId, session: MediaSessionId, call: Cal
             let Some((call, now)) = calls::lock(conn, call).await? else {
                 return Ok(false);
             };
-            follow(&call);
+            trace::follow(&call);
             if !sessions::reopen(conn, session, edge, lease).await? {
                 return Ok(false);
             }
@@ -298,11 +299,7 @@ async fn reopen(app: &Arc<App>, edge: EdgeId, session: MediaSessionId, call: Cal
             record_locked(conn, call, now, None, Some("media_reopened"), note).await?;
             Ok(true)
         })
-        .instrument(info_span!(
-            "db.transaction",
-            otel.name = "reopen_session",
-            call.id = field::Empty
-        ))
+        .instrument(trace::finding("reopen_session"))
         .await?;
     if reopened {
         app.hub.committed(call);

@@ -12,10 +12,10 @@ use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use exotel::Caller;
 use prost_types::Timestamp;
 use serde_json::Map;
-use tracing::{Instrument as _, field, info_span, warn};
+use tracing::{Instrument as _, warn};
 
 use super::{
-    attach, follow,
+    attach,
     inbound::{self, Arrival, Arrived},
     resolve::{self, Applet, Identity, Touched, Way},
     sockets,
@@ -35,6 +35,7 @@ use crate::{
         recordings,
         sessions::{self, Session, Started},
     },
+    trace,
 };
 
 /// What Exotel says at the start of a stream.
@@ -86,11 +87,7 @@ pub async fn begin(app: &Arc<App>, opening: &Opening) -> Result<StartSessionResp
                 static_socket(conn, app, opening, &account, &mut touched).await
             }
         })
-        .instrument(info_span!(
-            "db.transaction",
-            otel.name = "start_session",
-            call.id = field::Empty
-        ))
+        .instrument(trace::finding("start_session"))
         .await;
     let begun = match begun {
         Ok(begun) => begun,
@@ -120,7 +117,7 @@ async fn claimed(
     let missing = || Error::not_found("media session", session);
     let id = sessions::find(conn, session).await?.ok_or_else(missing)?.call_id();
     let (call, now) = calls::lock(conn, id).await?.ok_or_else(missing)?;
-    follow(&call);
+    trace::follow(&call);
     touched.add(id);
     let account = accounts::find(conn, AccountId(call.account_id))
         .await?
@@ -157,7 +154,7 @@ async fn static_socket(
             .ok_or_else(resolve::unknown)?,
     };
     let (call, now) = calls::lock(conn, id).await?.ok_or_else(resolve::unknown)?;
-    follow(&call);
+    trace::follow(&call);
     touched.add(id);
     if call.account_id != account.id || resolve::never_dialled(&call) {
         return Err(resolve::unknown());

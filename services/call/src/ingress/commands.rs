@@ -11,9 +11,9 @@ use chrono::{DateTime, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use exotel::PhoneNumber;
 use prost::Message as _;
-use tracing::{Instrument as _, field, info_span};
+use tracing::Instrument as _;
 
-use super::{follow, word};
+use super::word;
 use crate::{
     app::App,
     calls::record::{Note, annotate, record_locked},
@@ -23,6 +23,7 @@ use crate::{
         commands::{self, NewCommand},
         sessions,
     },
+    trace,
 };
 
 /// The column's limit; SendToAgent's own limit is lower.
@@ -60,14 +61,10 @@ pub async fn send(app: &Arc<App>, call: CallId, action: Action) -> Result<Comman
             let (row, now) = calls::lock(conn, call)
                 .await?
                 .ok_or_else(|| Error::not_found("call", call))?;
-            follow(&row);
+            trace::follow(&row);
             queue(conn, app, row, now, action, "api").await
         })
-        .instrument(info_span!(
-            "db.transaction",
-            otel.name = "send_command",
-            call.id = field::Empty
-        ))
+        .instrument(trace::finding("send_command"))
         .await?;
     queued.wake(app);
     app.hub.committed(call);
@@ -184,7 +181,9 @@ pub async fn done(app: &Arc<App>, edge: EdgeId, message: &CommandDone) -> Result
     };
     let finished = conn
         .transaction::<_, Error, _>(async |conn| {
-            calls::lock(conn, call).await?;
+            if let Some((row, _)) = calls::lock(conn, call).await? {
+                trace::follow(&row);
+            }
             if !commands::finish(conn, id, edge, message.done).await? {
                 return Ok(false);
             }
@@ -194,7 +193,7 @@ pub async fn done(app: &Arc<App>, edge: EdgeId, message: &CommandDone) -> Result
             annotate(conn, call, "command_done", note).await?;
             Ok(true)
         })
-        .instrument(info_span!("db.transaction", otel.name = "command_done", call.id = %call))
+        .instrument(trace::finding("command_done"))
         .await?;
     if finished {
         app.hub.committed(call);

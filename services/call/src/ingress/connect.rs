@@ -5,7 +5,7 @@ use std::sync::Arc;
 use callbridge_proto::id::CallId;
 use chrono::TimeDelta;
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
-use tracing::{Instrument as _, field, info_span};
+use tracing::Instrument as _;
 
 use super::{
     inbound::{self, Arrival, Arrived},
@@ -20,6 +20,7 @@ use crate::{
     },
     error::Error,
     store::{accounts::Account, sessions},
+    trace,
 };
 
 /// A waiting socket is offered again while Exotel has at least this long to use it: ten seconds for a handshake, and a retry.
@@ -46,11 +47,7 @@ pub async fn connect(app: &Arc<App>, applet: &Applet) -> Result<Connected, Error
             let account = resolve::account(conn, applet.account, applet.generation).await?;
             decide(conn, app, &account, applet, &mut touched).await
         })
-        .instrument(info_span!(
-            "db.transaction",
-            otel.name = "connect",
-            call.id = field::Empty
-        ))
+        .instrument(trace::finding("connect"))
         .await?;
     touched.tell(app);
     answer.ok_or_else(resolve::unknown)

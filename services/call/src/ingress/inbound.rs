@@ -6,12 +6,13 @@ use diesel_async::AsyncPgConnection;
 use exotel::Caller;
 use runtime::telemetry;
 use serde_json::{Map, Value, json};
-use tracing::info;
+use tracing::{Span, info};
 
 use crate::{
     app::App,
     calls::state::{Direction, End, Facts, Outcome, Party, Source},
     error::Error,
+    metrics,
     store::{
         accounts::Account,
         agents,
@@ -133,7 +134,7 @@ pub async fn arrive(
         ended_by: refusal.map(|_| Party::Callbridge.word().to_owned()),
         ended_at: refusal.map(|_| now),
         read_back_at: refusal.is_none().then(|| now + FIRST_READ_BACK),
-        traceparent: telemetry::traceparent(),
+        traceparent: telemetry::traceparent(&Span::current()),
     };
     let Some(call) = calls::insert_arrived(conn, &row).await? else {
         // A repeat: the row that has this CallSid is the call.
@@ -156,8 +157,10 @@ pub async fn arrive(
         data: Value::Object(data),
     };
     events::append(conn, &[event]).await?;
+    metrics::placed(Direction::Inbound, 1);
     match refusal {
         Some(reason) => {
+            metrics::ended(Direction::Inbound, call.state, reason);
             info!(call.id = %call.id(), reason, "an inbound call was refused");
             Ok(Arrived::Refused(call.id()))
         }

@@ -5,14 +5,15 @@ use std::{sync::Arc, time::Duration};
 use callbridge_proto::id::{CallId, MediaSessionId};
 use diesel_async::AsyncConnection as _;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tracing::{Instrument as _, field, info_span, warn};
+use tracing::{Instrument as _, warn};
 
-use super::{follow, session_events::over};
+use super::session_events::over;
 use crate::{
     app::App,
     calls::{record::Note, state::Party},
     error::Error,
     store::{calls, sessions},
+    trace,
 };
 
 /// How often leases are looked at: well below the lease itself.
@@ -84,7 +85,7 @@ async fn lapse(app: &Arc<App>, call: CallId, session: MediaSessionId) -> Result<
             let Some((call, now)) = calls::lock(conn, call).await? else {
                 return Ok(false);
             };
-            follow(&call);
+            trace::follow(&call);
             let by = Party::Callbridge;
             if !sessions::lapse(conn, session, by.word(), REASON).await? {
                 return Ok(false);
@@ -96,11 +97,7 @@ async fn lapse(app: &Arc<App>, call: CallId, session: MediaSessionId) -> Result<
             over(conn, call, now, session, now, by, note).await?;
             Ok(true)
         })
-        .instrument(info_span!(
-            "db.transaction",
-            otel.name = "lapse_session",
-            call.id = field::Empty
-        ))
+        .instrument(trace::finding("lapse_session"))
         .await?;
     if lapsed {
         warn!(call.id = %call, media.session.id = %session, "an edge did not come back in time: its session counts as over");

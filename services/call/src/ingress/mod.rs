@@ -2,12 +2,7 @@
 
 use std::sync::Arc;
 
-use opentelemetry::trace::TraceContextExt as _;
-use runtime::telemetry;
-use tracing::Span;
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-
-use crate::{app::App, store::calls::Call};
+use crate::app::App;
 
 pub mod applets;
 pub mod attach;
@@ -29,15 +24,6 @@ pub mod status;
 pub fn start(app: &Arc<App>) {
     status::start(app);
     lapse::start(app);
-}
-
-/// Names the call in the current span and links it to the call's own trace: webhooks and streams come in traces of their own.
-fn follow(call: &Call) {
-    let span = Span::current();
-    span.record("call.id", tracing::field::display(call.id()));
-    if let Some(traceparent) = &call.traceparent {
-        span.add_link(telemetry::context_of(traceparent).span().span_context().clone());
-    }
 }
 
 /// A text that every column takes: no NUL, and at most `max` characters.

@@ -10,7 +10,7 @@ use callbridge_proto::{
 use diesel::{ExpressionMethods as _, OptionalExtension as _, PgJsonbExpressionMethods as _, QueryDsl as _};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl};
 use serde_json::{Map, Value, json};
-use tracing::{Instrument as _, field, info_span};
+use tracing::Instrument as _;
 
 use super::{
     bounded, commands,
@@ -27,6 +27,7 @@ use crate::{
     },
     error::Error,
     store::{calls::Change, commands as rows, schema::call_events, sessions},
+    trace,
 };
 
 /// A keypad entry of Exotel has at most 255 keys.
@@ -110,11 +111,7 @@ pub async fn input(app: &Arc<App>, applet: &Applet, digits: &str, recording_url:
             };
             Ok((Some(id), Some((branch_b, queued))))
         })
-        .instrument(info_span!(
-            "db.transaction",
-            otel.name = "record_input",
-            call.id = field::Empty
-        ))
+        .instrument(trace::finding("record_input"))
         .await?;
     let (touched, answer) = kept;
     if let Some(id) = touched {
@@ -168,11 +165,7 @@ pub async fn end(app: &Arc<App>, applet: &Applet, request: &RecordEndRequest) ->
             }
             Ok((Some(id), Some(branch_b)))
         })
-        .instrument(info_span!(
-            "db.transaction",
-            otel.name = "record_end",
-            call.id = field::Empty
-        ))
+        .instrument(trace::finding("record_end"))
         .await?;
     if let Some(id) = touched {
         app.hub.committed(id);

@@ -8,9 +8,9 @@ use callbridge_proto::{
     ingress::v1::ReportRecordingRequest,
 };
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
-use tracing::{Instrument as _, field, info_span};
+use tracing::Instrument as _;
 
-use super::{bounded, follow, word};
+use super::{bounded, word};
 use crate::{
     app::App,
     calls::record::{Note, record_locked},
@@ -20,6 +20,7 @@ use crate::{
         recordings::{self, Recording, State},
         sessions,
     },
+    trace,
 };
 
 /// More than an id of a call, one of a session, and an ending.
@@ -40,11 +41,7 @@ pub async fn report(app: &Arc<App>, request: &ReportRecordingRequest) -> Result<
     let call = sessions::find(&mut conn, session).await?.ok_or_else(missing)?.call_id();
     let changed = conn
         .transaction::<_, Error, _>(async |conn| keep(conn, call, session, told).await)
-        .instrument(info_span!(
-            "db.transaction",
-            otel.name = "report_recording",
-            call.id = field::Empty
-        ))
+        .instrument(trace::finding("report_recording"))
         .await?;
     if changed {
         app.hub.committed(call);
@@ -107,7 +104,7 @@ async fn keep(
     let (call, now) = calls::lock(conn, call)
         .await?
         .ok_or_else(|| Error::internal("a session without its call"))?;
-    follow(&call);
+    trace::follow(&call);
     // Or one call's recording could be served, and erased, as another's.
     if told
         .key

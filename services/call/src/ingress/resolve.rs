@@ -18,6 +18,7 @@ use crate::{
         calls::{self, Call, Change},
         sessions,
     },
+    trace,
 };
 
 /// How long a dialled call may be found by its two numbers alone: it rings for a minute at most.
@@ -222,7 +223,7 @@ pub async fn lock(
     let Some((call, now)) = calls::lock(conn, id).await? else {
         return Ok(None);
     };
-    super::follow(&call);
+    trace::follow(&call);
     if never_dialled(&call) {
         return Ok(None);
     }

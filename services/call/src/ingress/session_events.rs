@@ -10,9 +10,9 @@ use callbridge_proto::{
 use chrono::{DateTime, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use serde_json::{Map, Value};
-use tracing::{Instrument as _, error, field, info_span, warn};
+use tracing::{Instrument as _, error, warn};
 
-use super::{bounded, commands::leaving, follow, word};
+use super::{bounded, commands::leaving, word};
 use crate::{
     app::App,
     calls::{
@@ -26,6 +26,7 @@ use crate::{
         sessions::Session,
         transcripts::{self, Piece},
     },
+    trace,
 };
 
 /// Metadata of a call, as PlaceCall takes it.
@@ -50,11 +51,7 @@ pub async fn apply(app: &Arc<App>, edge: EdgeId, session: MediaSessionId, event:
     let call = found.call_id();
     let result = conn
         .transaction::<_, Error, _>(async |conn| apply_locked(conn, call, edge, session, event).await)
-        .instrument(info_span!(
-            "db.transaction",
-            otel.name = "session_event",
-            call.id = field::Empty
-        ))
+        .instrument(trace::finding("session_event"))
         .await;
     match result {
         Ok(true) => app.hub.committed(call),
@@ -80,7 +77,7 @@ async fn apply_locked(
     let (call, now) = calls::lock(conn, call)
         .await?
         .ok_or_else(|| Error::internal("a session without its call"))?;
-    follow(&call);
+    trace::follow(&call);
     let Some(session) = sessions::take_event(conn, session, edge, event.sequence).await? else {
         return Ok(false);
     };

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use callbridge_proto::id::{AgentId, CallId, EdgeId, MediaSessionId};
 use data_encoding::HEXLOWER;
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
-use tracing::{Instrument as _, field, info_span};
+use tracing::Instrument as _;
 
-use super::{follow, resolve};
+use super::resolve;
 use crate::{
     app::App,
     error::Error,
@@ -16,6 +16,7 @@ use crate::{
         calls::{self, Call},
         sessions,
     },
+    trace,
 };
 
 /// A session to come.
@@ -38,7 +39,7 @@ pub async fn claim(app: &Arc<App>, call: CallId, nonce: u64, edge: EdgeId) -> Re
     let mut conn = app.db.reserved().await?;
     conn.transaction::<_, Error, _>(async |conn| {
         let (call, _) = calls::lock(conn, call).await?.ok_or_else(missing)?;
-        follow(&call);
+        trace::follow(&call);
         if resolve::is_closed(&call) {
             return Err(missing());
         }
@@ -55,11 +56,7 @@ pub async fn claim(app: &Arc<App>, call: CallId, nonce: u64, edge: EdgeId) -> Re
             greeting_sha256: greeting(&agent),
         })
     })
-    .instrument(info_span!(
-        "db.transaction",
-        otel.name = "claim_socket",
-        call.id = field::Empty
-    ))
+    .instrument(trace::finding("claim_socket"))
     .await
 }
 

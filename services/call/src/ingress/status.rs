@@ -12,10 +12,10 @@ use exotel::{
 };
 use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{Instrument as _, error, field, info_span, warn};
+use tracing::{Instrument as _, error, warn};
 
 use super::{
-    bounded, follow,
+    bounded,
     resolve::{self, Identity},
 };
 use crate::{
@@ -31,6 +31,7 @@ use crate::{
         calls::{self, Call, Change},
         inbox::{self, Delivery, NewDelivery, Pick},
     },
+    trace,
 };
 
 /// As the column: the edge cuts longer bodies off before.
@@ -58,9 +59,9 @@ pub async fn keep(app: &Arc<App>, call: CallId, content_type: &str, body: Bytes)
         body: body.into(),
     };
     let mut conn = app.db.reserved().await?;
-    let id = inbox::insert(&mut conn, &delivery)
-        .instrument(info_span!("db.transaction", otel.name = "keep_callback", call.id = %call))
-        .await?;
+    let span = trace::transaction("keep_callback");
+    span.record("call.id", tracing::field::display(call));
+    let id = inbox::insert(&mut conn, &delivery).instrument(span).await?;
     drop(conn);
     crash::point(crash::CALLBACK_KEPT);
     if let Err(error) = apply(app, Pick::This(id)).await {
@@ -109,14 +110,12 @@ async fn apply(app: &Arc<App>, pick: Pick) -> Result<Option<i64>, Error> {
                 return Ok(None);
             };
             taken = Some((delivery.id, delivery.received_at));
-            let changed = apply_taken(conn, &delivery).await?;
+            // Most of the time there is none, and that leaves no trace.
+            let changed = apply_taken(conn, &delivery)
+                .instrument(trace::finding("apply_callback"))
+                .await?;
             Ok(Some((delivery, changed)))
         })
-        .instrument(info_span!(
-            "db.transaction",
-            otel.name = "apply_callback",
-            call.id = field::Empty
-        ))
         .await;
     match (result, taken) {
         (Ok(None), _) => Ok(None),
@@ -204,7 +203,7 @@ async fn apply_taken(conn: &mut AsyncPgConnection, delivery: &Delivery) -> Resul
         inbox::park(conn, delivery.id, "there is no such call").await?;
         return Ok(false);
     };
-    follow(&call);
+    trace::follow(&call);
     if call.blanked_at.is_some() {
         // Kept without what was blanked, and counted by its problem.
         inbox::applied(conn, delivery.id, kept(&callback.to_json())).await?;

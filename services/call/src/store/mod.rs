@@ -10,6 +10,7 @@ pub mod credentials;
 pub mod due;
 pub mod enums;
 pub mod events;
+pub mod gauges;
 pub mod greetings;
 pub mod inbox;
 pub mod phones;

@@ -2,7 +2,7 @@
 
 use super::answer::{Node, Rejection, is_sid};
 use super::endpoint::{Endpoint, segment};
-use super::{Client, Credentials, RestError, read_span};
+use super::{Client, Credentials, RestError, span::Operation};
 use crate::form::Fields;
 use crate::number::Caller;
 use crate::status::{Leg, ProviderStatus, read_seconds, safe_word};
@@ -178,7 +178,12 @@ impl Client {
         let file = format!("{}.json", segment(call_sid, "call sid")?);
         let query = [("details", "true".to_owned())];
         let answer = self
-            .get(credentials, read_span("call"), &["Calls", &file], &query)
+            .get(
+                credentials,
+                Operation::Call.span(credentials),
+                &["Calls", &file],
+                &query,
+            )
             .await?;
         let tree = answer.tree().ok_or(RestError::Unreadable("a call"))?;
         let call = Node::root(&tree)
@@ -193,7 +198,10 @@ impl Client {
         let file = format!("{}.json", segment(call_sid, "call sid")?);
         let url = Endpoint::parse(&credentials.subdomain)?.url(&credentials.sid, &["Calls", &file])?;
         let request = self.reader.post(url).form(&[("Status", "completed")]);
-        match self.read(credentials, request, read_span("hang_up")).await {
+        match self
+            .read(credentials, request, Operation::HangUp.span(credentials))
+            .await
+        {
             Ok(_) => Ok(HangUp::Accepted),
             Err(RestError::Status(http_status @ 400..=499)) => Ok(HangUp::NotSupported { http_status }),
             Err(RestError::Refused {

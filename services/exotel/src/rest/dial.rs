@@ -2,12 +2,13 @@
 
 use super::answer::{Node, Refusal, Rejection, is_sid};
 use super::endpoint::{Endpoint, EndpointError, segment};
+use super::span::{self, Operation};
 use super::{Answer, Client, Credentials, DIAL_BODY, Failure, authorize, exchange};
 use crate::number::PhoneNumber;
 use crate::time::parse_naive;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use std::time::{Duration, Instant};
-use tracing::{Instrument as _, field};
+use tracing::Instrument as _;
 
 /// Longest call that Exotel takes, in seconds; a longer limit is cut to it.
 const MAX_TIME_LIMIT_S: u32 = 14_400;
@@ -151,19 +152,11 @@ impl Client {
     }
 
     async fn dial(&self, dialer: &reqwest::Client, credentials: &Credentials, dial: &Dial) -> DialReport {
-        let span = tracing::info_span!(
-            "exotel.connect",
-            otel.kind = "client",
-            exotel.outcome = field::Empty,
-            http.response.status_code = field::Empty,
-        );
+        let span = Operation::Connect.span(credentials);
         let begin = Instant::now();
         let mut report = attempt(dialer, credentials, dial).instrument(span.clone()).await;
         report.elapsed = begin.elapsed();
-        span.record("exotel.outcome", report.outcome.word());
-        if let Some(status) = report.http_status {
-            span.record("http.response.status_code", status);
-        }
+        span::record(&span, report.http_status, report.outcome.word());
         report
     }
 }

@@ -102,6 +102,11 @@ impl Endpoint {
         self.0.origin()
     }
 
+    /// Host and port.
+    pub(super) fn address(&self) -> Option<(&str, u16)> {
+        self.0.host_str().zip(self.0.port_or_known_default())
+    }
+
     /// A URL below `/v1/Accounts/{sid}`.
     pub(super) fn url(&self, sid: &str, path: &[&str]) -> Result<Url, EndpointError> {
         self.build(&["v1", "Accounts", segment(sid, "account sid")?], path)

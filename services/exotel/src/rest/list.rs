@@ -2,7 +2,7 @@
 
 use super::answer::{Node, is_sid};
 use super::calls::{CallDetails, Direction};
-use super::{Client, Credentials, RestError, read_span};
+use super::{Client, Credentials, RestError, span::Operation};
 use crate::number::PhoneNumber;
 use crate::time::print_naive;
 use chrono::{DateTime, FixedOffset, NaiveDateTime, TimeDelta, Utc};
@@ -142,7 +142,7 @@ impl Client {
             return Ok(CallsPage::default());
         };
         let answer = self
-            .get(credentials, read_span("calls"), &["Calls.json"], &pairs)
+            .get(credentials, Operation::Calls.span(credentials), &["Calls.json"], &pairs)
             .await?;
         let tree = answer.tree().ok_or(RestError::Unreadable("a list of calls"))?;
         CallsPage::read(Node::root(&tree), answer.date).ok_or(RestError::Unreadable("a list of calls"))

@@ -2,7 +2,7 @@
 
 use super::answer::{Node, Rejection};
 use super::endpoint::Endpoint;
-use super::{Client, Credentials, RestError, read_span};
+use super::{Client, Credentials, RestError, span::Operation};
 use crate::form::normal;
 use crate::number::PhoneNumber;
 use serde_json::Value;
@@ -29,7 +29,10 @@ impl Client {
         let mut url = first.clone();
         for _ in 0..MAX_PAGES {
             let request = self.reader.get(url.clone());
-            let answer = match self.read(credentials, request, read_span("numbers")).await {
+            let answer = match self
+                .read(credentials, request, Operation::Numbers.span(credentials))
+                .await
+            {
                 Err(
                     RestError::Refused {
                         kind: Rejection::BadCredentials,

@@ -7,7 +7,7 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use tracing::Instrument as _;
 use url::{Host, Url};
 
-use super::{Client, Credentials, Endpoint, RestError, authorize, read_span, reason};
+use super::{Client, Credentials, Endpoint, RestError, authorize, reason, span::Operation};
 
 /// Where recordings have been since before they had a host of their own.
 const BUCKET: &str = "exotelrecordings";
@@ -53,7 +53,7 @@ impl Client {
     /// # Errors
     /// [`RestError::ForeignRecording`]; [`RestError::Status`] with 404 while Exotel does not have it yet; the others as for any read.
     pub async fn recording(&self, credentials: &Credentials, url: &str) -> Result<Recording, RestError> {
-        let span = read_span("recording");
+        let span = Operation::Recording.span(credentials);
         self.follow(credentials, url).instrument(span).await
     }
 

@@ -1,7 +1,7 @@
 //! How many AgentStream sockets an account has open, as Exotel counts them.
 
 use super::answer::Node;
-use super::{Client, Credentials, RestError, read_span};
+use super::{Client, Credentials, RestError, span::Operation};
 
 /// An account's open streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,12 @@ impl Client {
     /// Counts the account's open streams. A drift metric: the count lags.
     pub async fn active_streams(&self, credentials: &Credentials) -> Result<ActiveStreams, RestError> {
         let answer = self
-            .get(credentials, read_span("active_streams"), &["ActiveStreams"], &[])
+            .get(
+                credentials,
+                Operation::ActiveStreams.span(credentials),
+                &["ActiveStreams"],
+                &[],
+            )
             .await?;
         let tree = answer.tree().ok_or(RestError::Unreadable("a count of streams"))?;
         ActiveStreams::read(Node::root(&tree)).ok_or(RestError::Unreadable("a count of streams"))

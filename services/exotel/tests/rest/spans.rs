@@ -39,7 +39,7 @@ async fn a_dial_is_one_span_without_numbers_or_secrets() {
     let report = report.with_subscriber(subscriber).await;
     let mut text = String::from_utf8(buffer.0.lock().expect("lock").clone()).expect("text");
     assert!(
-        text.contains("exotel.connect") && text.contains("otel.kind=\"client\""),
+        text.contains("exotel.operation=\"connect\"") && text.contains("otel.kind=\"client\""),
         "{text}"
     );
     assert!(

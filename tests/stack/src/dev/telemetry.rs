@@ -21,10 +21,7 @@ pub(super) fn start(log: &Path) -> anyhow::Result<()> {
         .try_init()
         .context("the log was begun before")?;
 
-    let pages = opentelemetry_prometheus::exporter()
-        .with_registry(runtime::telemetry::registry())
-        .build();
-    let pages = pages.context("cannot set up the metrics pages")?;
+    let pages = runtime::telemetry::page().context("cannot set up the metrics pages")?;
     global::set_meter_provider(SdkMeterProvider::builder().with_reader(pages).build());
     global::set_text_map_propagator(TraceContextPropagator::new());
     Ok(())

@@ -176,7 +176,7 @@ pub async fn due(
 }
 
 /// A contact's call to be.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Turned {
     /// The contact.
     pub contact: RawUuid,
@@ -184,6 +184,8 @@ pub struct Turned {
     pub call: RawUuid,
     /// The phone that calls.
     pub phone: RawUuid,
+    /// Where its trace begins.
+    pub traceparent: Option<String>,
 }
 
 /// What all calls of a campaign have in common.
@@ -209,22 +211,23 @@ pub async fn turn_into_calls(
     let contacts: Vec<RawUuid> = turned.iter().map(|turned| turned.contact).collect();
     let calls: Vec<RawUuid> = turned.iter().map(|turned| turned.call).collect();
     let phones: Vec<RawUuid> = turned.iter().map(|turned| turned.phone).collect();
+    let traces: Vec<Option<&str>> = turned.iter().map(|turned| turned.traceparent.as_deref()).collect();
     let query = sql_query(
         "WITH taken AS (
             UPDATE contacts k SET state = 'calling', calls = k.calls + 1, call_id = n.call
-            FROM unnest($2, $3, $4) AS n (contact, call, phone)
+            FROM unnest($2, $3, $4, $11) AS n (contact, call, phone, traceparent)
             WHERE k.campaign_id = $1 AND k.id = n.contact AND k.state = 'pending'
-            RETURNING k.id, k.number, k.variables, k.calls, n.call, n.phone
+            RETURNING k.id, k.number, k.variables, k.calls, n.call, n.phone, n.traceparent
         ), made AS (
             INSERT INTO calls (
                 id, version, direction, state, account_id, phone_id, agent_id, agent_version, customer, exophone, caller,
                 idempotency_key, dial_mode, ring_timeout_seconds, time_limit_seconds, record, priority, metadata,
-                not_before, due_at, expire_at, facts, campaign_id, contact_id, campaign_version
+                not_before, due_at, expire_at, facts, campaign_id, contact_id, campaign_version, traceparent
             )
             SELECT t.call, 1, 'outbound', 'queued', m.account_id, p.id, m.agent_id, $5, t.number, p.number, $6,
                 'contact_' || replace(t.id::text, '-', '') || ':' || t.calls, p.dial_mode, m.ring_timeout_seconds,
                 m.time_limit_seconds, m.record, $7, m.metadata || t.variables,
-                clock_timestamp(), clock_timestamp(), $8, $9, m.id, t.id, $10
+                clock_timestamp(), clock_timestamp(), $8, $9, m.id, t.id, $10, t.traceparent
             FROM taken t JOIN phones p ON p.id = t.phone JOIN campaigns m ON m.id = $1
             RETURNING id, contact_id
         ) INSERT INTO call_events (call_id, version, type, state, source, data)
@@ -242,7 +245,8 @@ pub async fn turn_into_calls(
     .bind::<Timestamptz, _>(common.expire_at)
     .bind::<Jsonb, _>(&common.facts)
     // Of what was read: an update meanwhile makes the call one of before.
-    .bind::<Int8, _>(campaign.version);
+    .bind::<Int8, _>(campaign.version)
+    .bind::<Array<Nullable<Text>>, _>(traces);
     Prepared(query).execute(conn).await
 }
 
