@@ -9,7 +9,7 @@ use callbridge_proto::agent::v1::{
     converse_response::Action,
     voice_agent_service_server::{VoiceAgentService, VoiceAgentServiceServer},
 };
-use runtime::Tasks;
+use runtime::{Tasks, rpc::SpanLayer};
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming, transport::Server};
@@ -68,6 +68,7 @@ impl Agent {
         let (taken, sessions) = mpsc::channel(WAITING);
         let tasks = Tasks::new();
         let server = Server::builder()
+            .layer(SpanLayer::new())
             .add_service(VoiceAgentServiceServer::new(Service(taken)))
             .serve_with_incoming_shutdown(TcpListenerStream::new(listener), tasks.stopping());
         tasks.spawn(async move {

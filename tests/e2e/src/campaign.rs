@@ -35,6 +35,22 @@ pub fn again(most: i32) -> Rules {
     }
 }
 
+/// Rules by which who is busy is called again in an hour.
+pub fn later() -> Rules {
+    let busy = Some(Retry {
+        delays: vec![prost_types::Duration {
+            seconds: 3600,
+            nanos: 0,
+        }],
+        most: 3,
+    });
+    let mut rules = always();
+    if let Some(retries) = &mut rules.retries {
+        retries.busy = busy;
+    }
+    rules
+}
+
 /// A CSV file of numbers and nothing else.
 pub fn numbers(numbers: impl IntoIterator<Item = String>) -> String {
     let lines = numbers.into_iter().map(|number| format!("{number}\n"));
