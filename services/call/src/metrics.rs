@@ -24,7 +24,7 @@ const TALK: [f64; 10] = [5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 180
 
 /// Why calls end, as far as labels tell it: the words of `docs/states.md`, of Exotel's refusals and of campaigns. Others are
 /// `other`, so that no word from outside makes a series.
-const REASONS: [&str; 35] = [
+const REASONS: [&str; 36] = [
     "agent_hung_up",
     "bad_credentials",
     "bad_parameter",
@@ -33,6 +33,7 @@ const REASONS: [&str; 35] = [
     "campaign_over",
     "canceled",
     "completed",
+    "contact_gone",
     "customer_hung_up",
     "dnd",
     "ended_by_request",
