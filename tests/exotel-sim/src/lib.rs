@@ -34,6 +34,6 @@ pub use report::{
 pub use script::{CallerScript, Speech, Step};
 pub use server::{Simulator, StartError};
 pub use settings::{
-    ActiveStreams, AppendQuery, CallbackEncoding, Callbacks, Chunks, ClearedMarks, FlowTo, Payload, Settings,
+    ActiveStreams, AppendQuery, CallbackEncoding, Callbacks, Chunks, ClearedMarks, FlowTo, KeyCase, Payload, Settings,
     StartShape, StreamEnd, StreamFacts, Streams,
 };

@@ -165,6 +165,10 @@ pub enum StreamFacts {
 pub struct Streams {
     /// The form of `start` and of the numbers in all messages.
     pub start: StartShape,
+    /// How the keys of all messages are written.
+    pub key_case: KeyCase,
+    /// Samples per second where the URL asks for none: 8000, 16000 or 24000.
+    pub sample_rate: u32,
     /// How the caller's audio is cut into messages.
     pub chunks: Chunks,
     /// Whether audio goes on while the caller is silent.
@@ -175,8 +179,10 @@ pub struct Streams {
     pub handshake_retries: u32,
     /// Whether `ws://` is allowed to other hosts than this one.
     pub allow_plain_ws: bool,
-    /// Whether the URL's query is taken off and sent as `custom_parameters`, as seen live.
+    /// Whether the URL's query is taken off the handshake, as seen live.
     pub strip_query: bool,
+    /// Whether what was taken off is sent as `custom_parameters`, as seen live.
+    pub tell_query: bool,
     /// Whether the dynamic URL is asked twice; the second answer counts.
     pub ask_url_twice: bool,
     /// Longest stream; then `stop` with `stopped`, and the flow goes on.
@@ -197,12 +203,15 @@ impl Default for Streams {
     fn default() -> Self {
         Self {
             start: StartShape::Live,
+            key_case: KeyCase::Snake,
+            sample_rate: 8_000,
             chunks: Chunks::Millis(100),
             send_silence: true,
             handshake_timeout_ms: 10_000,
             handshake_retries: 1,
             allow_plain_ws: false,
             strip_query: true,
+            tell_query: true,
             ask_url_twice: false,
             max_seconds: 3_600,
             stop_without_media: false,
@@ -222,6 +231,16 @@ pub enum StartShape {
     Live,
     /// As documented: numbers where numbers are meant, E.164, `custom_parameters` always.
     Documented,
+}
+
+/// How the keys of AgentStream messages are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyCase {
+    /// `stream_sid`, as captured and documented.
+    Snake,
+    /// `streamSid`, as some samples of Exotel's expect it.
+    Camel,
 }
 
 /// How the caller's audio is cut.

@@ -1,11 +1,12 @@
-//! AgentStream messages, in the platform's two spellings.
+//! AgentStream messages, in the platform's spellings.
 
 use std::collections::BTreeMap;
 
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::settings::StartShape;
+use crate::settings::{KeyCase, StartShape};
 
 /// What a bot sends. Unknown fields are ignored, as the platform does.
 #[derive(Debug, Deserialize)]
@@ -77,15 +78,17 @@ pub(crate) struct Opening<'a> {
 #[derive(Debug)]
 pub(crate) struct Writer {
     shape: StartShape,
+    keys: KeyCase,
     stream_sid: String,
     sequence: u64,
     chunk: u64,
 }
 
 impl Writer {
-    pub(crate) fn new(shape: StartShape, stream_sid: String) -> Self {
+    pub(crate) fn new(shape: StartShape, keys: KeyCase, stream_sid: String) -> Self {
         Self {
             shape,
+            keys,
             stream_sid,
             sequence: 0,
             chunk: 0,
@@ -123,7 +126,16 @@ impl Writer {
                 },
             },
         };
-        serde_json::to_string(&message).expect("strings and numbers are valid JSON")
+        self.spelled(serde_json::to_string(&message).expect("strings and numbers are valid JSON"))
+    }
+
+    /// The message with its keys in the other case, if that is wanted.
+    fn spelled(&self, message: String) -> String {
+        if self.keys == KeyCase::Snake {
+            return message;
+        }
+        let message = serde_json::from_str(&message).expect("our own JSON");
+        camel(message, "").to_string()
     }
 
     /// `timestamp` is in milliseconds from the stream's start.
@@ -142,29 +154,31 @@ impl Writer {
         message.push_str(r#"","payload":""#);
         BASE64.encode_append(audio, &mut message);
         message.push_str(r#""}}"#);
-        message
+        self.spelled(message)
     }
 
     pub(crate) fn dtmf(&mut self, digit: char) -> String {
         let digit = serde_json::Value::from(digit.to_string());
         let (sequence, sid) = (self.printed_count(), &self.stream_sid);
-        format!(
+        self.spelled(format!(
             r#"{{"event":"dtmf","sequence_number":{sequence},"stream_sid":"{sid}","dtmf":{{"digit":{digit},"duration":"100"}}}}"#
-        )
+        ))
     }
 
     pub(crate) fn mark(&mut self, name: &str) -> String {
         let name = serde_json::Value::from(name);
         let (sequence, sid) = (self.printed_count(), &self.stream_sid);
-        format!(r#"{{"event":"mark","sequence_number":{sequence},"stream_sid":"{sid}","mark":{{"name":{name}}}}}"#)
+        self.spelled(format!(
+            r#"{{"event":"mark","sequence_number":{sequence},"stream_sid":"{sid}","mark":{{"name":{name}}}}}"#
+        ))
     }
 
     pub(crate) fn stop(&mut self, opening: &Opening<'_>, reason: &str) -> String {
         let (sequence, sid) = (self.printed_count(), &self.stream_sid);
         let (call, account) = (opening.call_sid, serde_json::Value::from(opening.account_sid));
-        format!(
+        self.spelled(format!(
             r#"{{"event":"stop","sequence_number":{sequence},"stream_sid":"{sid}","stop":{{"call_sid":"{call}","account_sid":{account},"reason":"{reason}"}}}}"#
-        )
+        ))
     }
 
     fn count(&mut self) -> Count {
@@ -188,6 +202,32 @@ impl Writer {
     }
 }
 
+/// A value with all keys in camel case, but for the custom parameters' own: those are the customer's. `within` is the key that
+/// it is under.
+fn camel(value: Value, within: &str) -> Value {
+    match value {
+        Value::Object(members) if within != "custom_parameters" => members
+            .into_iter()
+            .map(|(key, value)| {
+                let value = camel(value, &key);
+                (camel_word(&key), value)
+            })
+            .collect(),
+        other => other,
+    }
+}
+
+fn camel_word(word: &str) -> String {
+    let mut parts = word.split('_');
+    let mut camel = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (first, rest) = part.split_at(part.len().min(1));
+        camel.push_str(&first.to_ascii_uppercase());
+        camel.push_str(rest);
+    }
+    camel
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -195,9 +235,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{Opening, Writer};
-    use crate::settings::StartShape;
+    use crate::settings::{KeyCase, StartShape};
 
     fn messages(shape: StartShape, parameters: &BTreeMap<String, String>) -> Vec<Value> {
+        spelled(shape, KeyCase::Snake, parameters)
+    }
+
+    fn spelled(shape: StartShape, keys: KeyCase, parameters: &BTreeMap<String, String>) -> Vec<Value> {
         let opening = Opening {
             call_sid: "c1",
             account_sid: "examplesid1",
@@ -206,7 +250,7 @@ mod tests {
             custom_parameters: parameters,
             sample_rate: 8_000,
         };
-        let mut writer = Writer::new(shape, "s1".to_owned());
+        let mut writer = Writer::new(shape, keys, "s1".to_owned());
         let texts = [
             writer.start(&opening),
             writer.media(100, &[1, 2, 3]),
@@ -239,6 +283,26 @@ mod tests {
         assert_eq!(
             all[5]["stop"],
             json!({"call_sid":"c1","account_sid":"examplesid1","reason":"callended"})
+        );
+    }
+
+    #[test]
+    fn keys_in_camel_case() {
+        let parameters = BTreeMap::from([("my_key".to_owned(), "b_c".to_owned())]);
+        let all = spelled(StartShape::Live, KeyCase::Camel, &parameters);
+        assert_eq!(
+            all[0],
+            json!({"event":"start","streamSid":"s1","sequenceNumber":"1","start":{"streamSid":"s1","callSid":"c1",
+                "accountSid":"examplesid1","from":"09990000105","to":"04440000319","customParameters":{"my_key":"b_c"},
+                "mediaFormat":{"encoding":"base64","sampleRate":"8000","bitRate":"128kbps"}}})
+        );
+        assert_eq!(
+            all[2],
+            json!({"event":"media","sequenceNumber":"3","streamSid":"s1","media":{"chunk":"2","timestamp":"200","payload":""}})
+        );
+        assert_eq!(
+            all[5]["stop"],
+            json!({"callSid":"c1","accountSid":"examplesid1","reason":"callended"})
         );
     }
 

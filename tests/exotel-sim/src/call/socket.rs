@@ -63,7 +63,7 @@ impl Target {
         // Both are only refused for URLs without a host, which were sorted out above.
         let _ = url.set_username("");
         let _ = url.set_password(None);
-        let mut sample_rate = 8_000;
+        let mut sample_rate = settings.sample_rate;
         let mut parameters = BTreeMap::new();
         let mut characters = 0;
         for (key, value) in url.query_pairs() {
@@ -85,6 +85,9 @@ impl Target {
         }
         if settings.strip_query {
             url.set_query(None);
+        }
+        if !settings.tell_query {
+            parameters.clear();
         }
         url.set_fragment(None);
         Ok(Self {
@@ -198,6 +201,19 @@ mod tests {
         let target = Target::parse("wss://bot.example/ws?token=a", &settings).expect("valid");
         assert_eq!(target.url.as_str(), "wss://bot.example/ws?token=a");
         assert!(target.parameters.is_empty());
+    }
+
+    #[test]
+    fn the_query_is_lost_by_setting() {
+        let settings = Streams {
+            tell_query: false,
+            sample_rate: 16_000,
+            ..Streams::default()
+        };
+        let target = Target::parse("wss://bot.example/ws?token=a", &settings).expect("valid");
+        assert_eq!(target.url.as_str(), "wss://bot.example/ws");
+        assert!(target.parameters.is_empty());
+        assert_eq!(target.sample_rate, 16_000);
     }
 
     #[test]

@@ -152,7 +152,11 @@ impl Stream<'_> {
 
         let mut line = Line {
             sink,
-            writer: Writer::new(self.settings.start, self.report.stream_sid.clone()),
+            writer: Writer::new(
+                self.settings.start,
+                self.settings.key_case,
+                self.report.stream_sid.clone(),
+            ),
             playout: Playout::new(rate, self.settings.max_buffered_s),
             tapes: self.tapes(rate),
             started: Instant::now(),

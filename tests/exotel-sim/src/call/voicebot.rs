@@ -37,7 +37,7 @@ pub(crate) async fn run(world: &Arc<World>, call: &Arc<Call>, caller: &mut Calle
     let mut report = StreamReport {
         stream_sid: new_sid(),
         url: without_user(url),
-        sample_rate: 8_000,
+        sample_rate: settings.sample_rate,
         ..StreamReport::default()
     };
     let first = report.clone();
