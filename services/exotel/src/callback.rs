@@ -3,7 +3,7 @@
 //! Three fields (`CallSid`, `Status`, `DateUpdated`) are normal for flow calls, seen live; everything else is optional.
 //! Callbacks are unsigned, may repeat, come late and in any order.
 
-use crate::form::{BodyError, Fields};
+use crate::form::{BodyEncoding, BodyError, Fields};
 use crate::number::Caller;
 use crate::status::{Leg, ProviderStatus, read_seconds, safe_word};
 use crate::time::parse_ist;
@@ -71,6 +71,8 @@ pub struct StatusCallback {
     pub custom_field: Option<String>,
     /// The legs, first the one dialled first.
     pub legs: Vec<Leg>,
+    /// How the body was coded.
+    pub encoding: BodyEncoding,
     fields: Fields,
 }
 
@@ -95,8 +97,8 @@ impl StatusCallback {
     /// Reads a callback's body: form, multipart or JSON, at most 64 KiB and 100 fields; the first value of a key wins.
     pub async fn parse(content_type: Option<&str>, body: Bytes) -> Result<Self, BodyError> {
         let mut fields = Fields::default();
-        fields.read_body(content_type, body).await?;
-        Ok(Self::read(fields))
+        let encoding = fields.read_body(content_type, body).await?;
+        Ok(Self::read(fields, encoding))
     }
 
     /// The fields as they came, as one flat JSON object, numbers in clear: for the inbox, not for logs.
@@ -108,10 +110,10 @@ impl StatusCallback {
     pub fn from_json(json: &serde_json::Value) -> Result<Self, BodyError> {
         let mut fields = Fields::default();
         fields.read_json(json.to_string().as_bytes())?;
-        Ok(Self::read(fields))
+        Ok(Self::read(fields, BodyEncoding::Json))
     }
 
-    fn read(fields: Fields) -> Self {
+    fn read(fields: Fields, encoding: BodyEncoding) -> Self {
         let text = |name: &str| fields.get(name).map(str::to_owned);
         let caller = |name: &str| fields.get(name).map(Caller::read);
         let time = |name: &str| fields.get(name).and_then(parse_ist);
@@ -134,6 +136,7 @@ impl StatusCallback {
             recording_url: text("recordingurl"),
             custom_field: text("customfield"),
             legs: Leg::read_all(&fields),
+            encoding,
             fields,
         }
     }

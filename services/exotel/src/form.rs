@@ -59,6 +59,17 @@ struct Field {
     value: String,
 }
 
+/// How a body's fields are coded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyEncoding {
+    /// `application/json`.
+    Json,
+    /// `application/x-www-form-urlencoded`.
+    Form,
+    /// `multipart/form-data`.
+    Multipart,
+}
+
 enum Encoding<'a> {
     Json,
     Form,
@@ -67,14 +78,21 @@ enum Encoding<'a> {
 
 impl Fields {
     /// Adds a body in whichever encoding its header, or failing that its first byte, tells.
-    pub(crate) async fn read_body(&mut self, content_type: Option<&str>, body: Bytes) -> Result<(), BodyError> {
+    pub(crate) async fn read_body(
+        &mut self,
+        content_type: Option<&str>,
+        body: Bytes,
+    ) -> Result<BodyEncoding, BodyError> {
         if body.len() > MAX_BODY {
             return Err(BodyError::TooLarge);
         }
         match Encoding::of(content_type, &body)? {
-            Encoding::Json => self.read_json(&body),
-            Encoding::Form => self.read_form(&body),
-            Encoding::Multipart(boundary) => self.read_multipart(boundary.into_owned(), body).await,
+            Encoding::Json => self.read_json(&body).map(|()| BodyEncoding::Json),
+            Encoding::Form => self.read_form(&body).map(|()| BodyEncoding::Form),
+            Encoding::Multipart(boundary) => {
+                self.read_multipart(boundary.into_owned(), body).await?;
+                Ok(BodyEncoding::Multipart)
+            }
         }
     }
 

@@ -11,6 +11,6 @@ pub mod stream;
 pub mod time;
 pub mod token;
 
-pub use form::BodyError;
+pub use form::{BodyEncoding, BodyError};
 pub use number::{Caller, PhoneNumber};
 pub use status::{Leg, ProviderStatus};

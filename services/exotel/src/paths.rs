@@ -35,6 +35,21 @@ pub const LEGACY_TRANSFER: &str = "/api/v1/exotel/voice/transfer";
 /// [`END`] as existing flows have it.
 pub const LEGACY_END: &str = "/api/v1/exotel/voice/end";
 
+/// The parameter of our own probes, behind any of these URLs: Exotel sends none of this name.
+pub const PROBE: &str = "callbridge-probe";
+
+/// The word of a probe, if a query has one.
+pub fn probe_of(query: &str) -> Option<String> {
+    url::form_urlencoded::parse(query.as_bytes())
+        .find(|(key, _)| key == PROBE)
+        .map(|(_, word)| word.into_owned())
+}
+
+/// A URL of ours with a probe's word behind it.
+pub fn with_probe(url: &str, word: &str) -> String {
+    format!("{url}?{PROBE}={word}")
+}
+
 /// What an operator pastes into an applet of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Applet {
@@ -141,6 +156,16 @@ mod tests {
             static_socket_url("http://127.0.0.1:8080"),
             "ws://127.0.0.1:8080/ws/exotel/voice"
         );
+    }
+
+    #[test]
+    fn a_probe_is_found_in_any_query() {
+        let url = with_probe("https://bridge.example.com/x", "w1");
+        assert_eq!(url, "https://bridge.example.com/x?callbridge-probe=w1");
+        let query = url.split_once('?').unwrap().1;
+        assert_eq!(probe_of(query).as_deref(), Some("w1"));
+        assert_eq!(probe_of(&format!("CallSid=a&{query}&b=c")).as_deref(), Some("w1"));
+        assert_eq!(probe_of("CallSid=a&probe=b"), None);
     }
 
     #[test]

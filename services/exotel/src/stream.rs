@@ -79,6 +79,8 @@ pub struct Start {
     pub sample_rate: u32,
     /// The pairs Exotel stripped off the socket URL's query.
     pub custom_parameters: BTreeMap<String, String>,
+    /// Whether the keys are in camel case (`streamSid`); else they are in snake case, as captured live.
+    pub camel_case: bool,
 }
 
 impl fmt::Debug for Start {
@@ -92,6 +94,7 @@ impl fmt::Debug for Start {
             .field("sample_rate", &self.sample_rate)
             // A static socket's URL may carry a token among them.
             .field("custom_parameters", &self.custom_parameters.len())
+            .field("camel_case", &self.camel_case)
             .finish()
     }
 }
@@ -266,6 +269,7 @@ impl<'a> Frame<'a> {
         } else {
             &start.custom_parameters.0
         };
+        let camel_case = start.call_sid.get().is_none() && start.call_sid_camel.get().is_some();
         let format = start.media_format.rate().or(start.media_format_camel.rate());
         let parameter = || {
             let mut named = parameters
@@ -286,6 +290,7 @@ impl<'a> Frame<'a> {
             to: Caller::read(start.to.get().unwrap_or_default()),
             sample_rate: format.or_else(parameter).unwrap_or(DEFAULT_SAMPLE_RATE),
             custom_parameters: parameters.clone(),
+            camel_case,
         })
     }
 }

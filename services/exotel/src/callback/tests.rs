@@ -31,16 +31,20 @@ fn three_fields_in_all_encodings() {
     assert_eq!(want.event, CallbackEvent::Unspecified);
     assert_eq!(want.status, Some(ProviderStatus::Completed));
     assert_eq!(want.date_updated.unwrap().to_rfc3339(), "2025-01-15T12:44:07+00:00");
-    for (content_type, body) in [
-        (Some(header.as_str()), body.as_str()),
-        (Some("multipart/form-data"), &body),
-        (None, &body),
-        (None, form),
-        (Some("text/plain"), form),
-        (Some("application/json; charset=utf-8"), json),
-        (Some("text/plain"), json),
+    for (content_type, body, encoding) in [
+        (Some(header.as_str()), body.as_str(), BodyEncoding::Multipart),
+        (Some("multipart/form-data"), &body, BodyEncoding::Multipart),
+        (None, &body, BodyEncoding::Multipart),
+        (None, form, BodyEncoding::Form),
+        (Some("text/plain"), form, BodyEncoding::Form),
+        (Some("application/json; charset=utf-8"), json, BodyEncoding::Json),
+        (Some("text/plain"), json, BodyEncoding::Json),
     ] {
-        assert_eq!(parse(content_type, body), Ok(want.clone()), "{content_type:?} {body}");
+        let want = StatusCallback {
+            encoding,
+            ..want.clone()
+        };
+        assert_eq!(parse(content_type, body), Ok(want), "{content_type:?} {body}");
     }
 }
 

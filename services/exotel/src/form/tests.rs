@@ -19,7 +19,7 @@ fn body(content_type: Option<&str>, body: &[u8]) -> Result<Fields, BodyError> {
         .read_body(content_type, Bytes::copy_from_slice(body))
         .now_or_never()
         .unwrap()
-        .map(|()| fields)
+        .map(|_| fields)
 }
 
 #[test]

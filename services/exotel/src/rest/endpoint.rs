@@ -6,6 +6,8 @@ use url::{Host, Origin, Url};
 
 /// Domains of which the API's host must be part.
 const DOMAINS: [&str; 2] = ["exotel.com", "exotel.in"];
+/// The clusters' hosts (`exotel.md` §1.1): Singapore and Mumbai.
+const CLUSTERS: [&str; 2] = ["api.exotel.com", "api.in.exotel.com"];
 /// Longest account name or id in a path.
 const MAX_SEGMENT: usize = 64;
 
@@ -90,6 +92,15 @@ impl Endpoint {
         DOMAINS
             .iter()
             .any(|domain| host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')))
+    }
+
+    /// The clusters that a key may belong to instead: keys are of one cluster. A simulator has no other.
+    pub fn other_clusters(&self) -> Vec<&'static str> {
+        if self.is_simulator() {
+            return Vec::new();
+        }
+        let own = self.0.host_str().unwrap_or_default();
+        CLUSTERS.into_iter().filter(|host| *host != own).collect()
     }
 
     /// Whether it is a simulator on this machine.
@@ -204,6 +215,22 @@ mod tests {
             ("a b", EndpointError::Malformed),
         ] {
             assert_eq!(Endpoint::parse(subdomain), Err(want), "{subdomain}");
+        }
+    }
+
+    #[test]
+    fn the_other_clusters() {
+        for (subdomain, others) in [
+            ("api.exotel.com", vec!["api.in.exotel.com"]),
+            ("API.in.exotel.com", vec!["api.exotel.com"]),
+            ("twilix.exotel.in", vec!["api.exotel.com", "api.in.exotel.com"]),
+            ("http://127.0.0.1:8090", vec![]),
+        ] {
+            assert_eq!(
+                Endpoint::parse(subdomain).unwrap().other_clusters(),
+                others,
+                "{subdomain}"
+            );
         }
     }
 

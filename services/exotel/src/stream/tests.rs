@@ -39,7 +39,7 @@ fn start_as_captured_live() {
     assert_eq!(start.from.number.unwrap().expose(), "+919990000105");
     assert_eq!(start.to.number.unwrap().expose(), "+914440000319");
     assert_eq!(start.sample_rate, 8000);
-    assert!(start.custom_parameters.is_empty());
+    assert!(start.custom_parameters.is_empty() && !start.camel_case);
 }
 
 #[test]
@@ -55,6 +55,7 @@ fn start_in_camel_case_with_numbers() {
     assert_eq!(start.sample_rate, 16_000);
     assert_eq!(start.custom_parameters["call_id"], "call_1");
     assert_eq!(start.custom_parameters["empty"], "");
+    assert!(start.camel_case);
 }
 
 #[test]
