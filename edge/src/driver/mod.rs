@@ -32,7 +32,12 @@ const COUNT_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) enum Ticket {
     /// A call's own token, claimed.
-    Claimed(ClaimSocketResponse),
+    Claimed {
+        /// The session to come.
+        claim: ClaimSocketResponse,
+        /// The handshake had the query of a diagnosis.
+        probed: bool,
+    },
     /// An account's credentials.
     Account {
         /// Prefixed.

@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use callbridge_proto::ingress::v1::{StartSessionRequest, StartSessionResponse};
+use callbridge_proto::{
+    directory::v1::{KeyCase, QueryHandling},
+    ingress::v1::{StartSessionRequest, StartSessionResponse},
+};
+use exotel::paths;
 use runtime::telemetry;
 use tokio::time::{Instant, timeout};
 use tonic::Code;
@@ -34,6 +38,16 @@ pub(super) struct Started {
 impl Driver {
     /// What call-service is asked.
     pub(super) fn start_request(&self, start: exotel::stream::Start) -> StartSessionRequest {
+        let key_case = if start.camel_case {
+            KeyCase::Camel
+        } else {
+            KeyCase::Snake
+        };
+        let query = match &self.ticket {
+            Ticket::Claimed { probed: true, .. } => QueryHandling::Kept,
+            _ if start.custom_parameters.contains_key(paths::PROBE) => QueryHandling::Parameters,
+            _ => QueryHandling::Unspecified,
+        };
         let mut request = StartSessionRequest {
             edge_id: self.edge.id.clone(),
             stream_sid: start.stream_sid,
@@ -43,10 +57,12 @@ impl Driver {
             to: start.to.raw,
             call_id: start.custom_parameters.get("call_id").cloned().unwrap_or_default(),
             sample_rate: start.sample_rate,
+            key_case: key_case.into(),
+            query: query.into(),
             ..StartSessionRequest::default()
         };
         match &self.ticket {
-            Ticket::Claimed(claim) => {
+            Ticket::Claimed { claim, .. } => {
                 request.media_session_id.clone_from(&claim.media_session_id);
                 request.claim = claim.claim;
             }

@@ -1,6 +1,7 @@
 //! The public routes.
 
 mod applets;
+mod probe;
 mod problem;
 mod socket;
 mod status;
@@ -68,6 +69,7 @@ pub(crate) fn router(edge: Arc<Edge>) -> Router {
         .route(paths::LEGACY_TRANSFER, get(applets::transfer))
         .route(paths::END, get(applets::end).post(applets::end))
         .route(paths::LEGACY_END, get(applets::end).post(applets::end))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&edge), probe::answer))
         .route(paths::SOCKET, any(socket::of_call))
         .route(paths::STATIC_SOCKET, any(socket::of_account))
         .route_layer(middleware::from_fn_with_state(

@@ -15,7 +15,10 @@ use callbridge_proto::{
     ingress::v1::ClaimSocketRequest,
 };
 use data_encoding::BASE64;
-use exotel::token::{Claims, Purpose};
+use exotel::{
+    paths,
+    token::{Claims, Purpose},
+};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::Span;
 
@@ -52,6 +55,10 @@ pub(super) async fn of_call(
         return Err(Problem::NotFound);
     }
     Span::current().record("call.id", &call_id);
+    let probed = request
+        .uri()
+        .query()
+        .is_some_and(|query| paths::probe_of(query).is_some());
     let upgrade = upgrade_of(request).await?;
     let pending = pending_slot(&edge)?;
     let asked = ClaimSocketRequest {
@@ -81,7 +88,8 @@ pub(super) async fn of_call(
         };
         tokio::join!(greeting, agent);
     });
-    Ok(accept(&edge, upgrade, Ticket::Claimed(claim), pending))
+    let ticket = Ticket::Claimed { claim, probed };
+    Ok(accept(&edge, upgrade, ticket, pending))
 }
 
 /// The socket of applets with a fixed URL, opened by Basic credentials: the account's id and its token.

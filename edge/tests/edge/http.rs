@@ -66,6 +66,58 @@ async fn connect_answers_with_the_socket_whatever_the_method_and_path() {
     }
 }
 
+/// The word goes to call-service and back, whatever applet is asked and whatever else it would have answered.
+#[tokio::test]
+async fn a_probe_comes_back_from_every_applet_by_call_service() {
+    let mut bench = Bench::new(Script::default()).await;
+    let token = bench.account_token();
+    let names = [
+        "connect",
+        "greeting",
+        "greeting.wav",
+        "gather",
+        "input",
+        "transfer",
+        "end",
+    ];
+    let mut paths: Vec<String> = names
+        .iter()
+        .map(|name| format!("/api/v1/exotel/{token}/voice/{name}?callbridge-probe=w1"))
+        .collect();
+    paths.push(format!("/api/v1/exotel/voice/connect?key={token}&callbridge-probe=w1"));
+    for path in paths {
+        let answer = get(bench.public, &path).await;
+        let json: Value = serde_json::from_slice(&answer.body).unwrap();
+        let Asked::Probe(asked) = bench.asked().await else {
+            panic!("{path}")
+        };
+        assert_eq!((answer.status, &json["probe"]), (200, &json!("w1")), "{path}");
+        assert_eq!(json["edge"], asked.edge_id);
+        assert_eq!(
+            (asked.account_id.as_str(), asked.token_generation, asked.word.as_str()),
+            (account().to_string().as_str(), 3, "w1")
+        );
+    }
+    // A token of other keys, none, and a word that is none of ours: nothing is asked.
+    for (path, status) in [
+        (
+            "/api/v1/exotel/forged/voice/connect?callbridge-probe=w1".to_owned(),
+            404,
+        ),
+        ("/api/v1/exotel/voice/connect?callbridge-probe=w1".to_owned(), 404),
+        (
+            format!("/api/v1/exotel/{token}/voice/end?callbridge-probe={}", "w".repeat(65)),
+            400,
+        ),
+    ] {
+        assert_eq!(get(bench.public, &path).await.status, status, "{path}");
+    }
+    // The account's token is revoked.
+    bench.set(|script| script.failures.push_back(Status::not_found("")));
+    let path = format!("/api/v1/exotel/{token}/voice/connect?callbridge-probe=w2");
+    assert_eq!(get(bench.public, &path).await.status, 404);
+}
+
 #[tokio::test]
 async fn a_custom_field_counts_only_with_its_mac() {
     let mut bench = Bench::new(Script::default()).await;

@@ -31,6 +31,9 @@ const FORECASTS_AT_ONCE: usize = 2;
 /// Watchers of campaigns at one time.
 const CAMPAIGN_WATCHERS: usize = 64;
 
+/// Diagnoses at one time; each may place a call.
+const DIAGNOSES_AT_ONCE: usize = 4;
+
 /// Batches of questions to hooks at one time.
 const HOOKS_AT_ONCE: usize = 8;
 
@@ -65,6 +68,8 @@ pub struct App {
     pub recordings: Option<Arc<dyn ObjectStore>>,
     /// One for each recording that is being fetched.
     pub recording_permits: Arc<Semaphore>,
+    /// One for each diagnosis of a phone.
+    pub diagnosis_permits: Arc<Semaphore>,
     /// One for each import of contacts.
     pub import_permits: Arc<Semaphore>,
     /// One for each forecast, which reads all contacts of a campaign and computes for a while.
@@ -117,6 +122,7 @@ impl App {
             hooks: Hooks::default(),
             forecast_permits: Arc::new(Semaphore::new(FORECASTS_AT_ONCE)),
             campaign_watch_permits: Arc::new(Semaphore::new(CAMPAIGN_WATCHERS)),
+            diagnosis_permits: Arc::new(Semaphore::new(DIAGNOSES_AT_ONCE)),
             import_permits: Arc::new(Semaphore::new(IMPORTS_AT_ONCE)),
             recording_permits: Arc::new(Semaphore::new(RECORDINGS_AT_ONCE)),
             config,

@@ -6,6 +6,7 @@ pub mod campaigns;
 pub mod config;
 pub mod crash;
 pub mod db;
+pub mod diagnosis;
 pub mod directory;
 pub mod error;
 mod gauges;

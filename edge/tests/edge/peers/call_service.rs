@@ -31,6 +31,7 @@ pub(crate) enum Asked {
     Input(RecordInputRequest),
     End(RecordEndRequest),
     Status(RecordStatusRequest),
+    Probe(AnswerProbeRequest),
     Claim(ClaimSocketRequest),
     Start(StartSessionRequest),
     Recording(ReportRecordingRequest),
@@ -186,6 +187,17 @@ impl IngressService for CallService {
     ) -> Result<Response<RecordStatusResponse>, Status> {
         self.answer(&request, Asked::Status(request.get_ref().clone()), |_| {
             RecordStatusResponse {}
+        })
+        .await
+    }
+
+    async fn answer_probe(
+        &self,
+        request: Request<AnswerProbeRequest>,
+    ) -> Result<Response<AnswerProbeResponse>, Status> {
+        let word = request.get_ref().word.clone();
+        self.answer(&request, Asked::Probe(request.get_ref().clone()), |_| {
+            AnswerProbeResponse { word }
         })
         .await
     }

@@ -28,6 +28,7 @@ use crate::{
     },
     crash,
     db::{Conn, DbError, Retries},
+    diagnosis,
     error::Error,
     store::{
         agents,
@@ -175,6 +176,7 @@ async fn look(
         time_limit: u32::try_from(call.time_limit_seconds).unwrap_or(1800),
         record: call.record,
         of_campaign: call.campaign_id.is_some(),
+        of_diagnosis: diagnosis::is_of(&call.metadata),
     };
     let agent_cap = match call.agent_id() {
         Some(id) => agents::cap(conn, id).await?.unwrap_or(0),

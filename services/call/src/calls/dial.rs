@@ -86,6 +86,8 @@ pub struct Plan {
     pub record: bool,
     /// Of a campaign, which may be paused.
     pub of_campaign: bool,
+    /// Of a diagnosis, which wants to see what becomes of a socket URL's query.
+    pub of_diagnosis: bool,
 }
 
 /// A committed dial.
@@ -140,9 +142,15 @@ impl Plan {
     /// Of the database.
     pub async fn request(&self, conn: &mut AsyncPgConnection, app: &App, now: DateTime<Utc>) -> Result<Dial, Error> {
         let mode = match (self.mode, &self.app_id) {
-            (DialMode::Stream, _) => Mode::Stream {
-                url: socket::open(conn, app, self.call_id, now, socket::BEFORE_DIAL).await?,
-            },
+            (DialMode::Stream, _) => {
+                let url = socket::open(conn, app, self.call_id, now, socket::BEFORE_DIAL).await?;
+                let url = if self.of_diagnosis {
+                    paths::with_probe(&url, "1")
+                } else {
+                    url
+                };
+                Mode::Stream { url }
+            }
             (DialMode::Flow, Some(app_id)) => Mode::Flow { app_id: app_id.clone() },
             (DialMode::Flow, None) => {
                 return Err(Error::internal("a dial through a flow was planned without an app id"));

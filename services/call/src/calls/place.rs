@@ -22,6 +22,7 @@ use crate::{
     app::App,
     crash,
     db::{DbError, Retries},
+    diagnosis,
     error::Error,
     metrics,
     store::{
@@ -115,6 +116,7 @@ pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Pl
         time_limit: request.time_limit,
         record: request.record,
         of_campaign: false,
+        of_diagnosis: diagnosis::is_asked_for(&request.metadata),
     });
     let draft = Draft {
         id,

@@ -320,7 +320,7 @@ pub async fn verify(app: &Arc<App>, id: AccountId) -> Result<Check, Error> {
 }
 
 /// What an operator should do about a failed question.
-pub(super) fn problem(error: &RestError) -> String {
+pub(crate) fn problem(error: &RestError) -> String {
     use exotel::rest::Rejection;
     match error {
         RestError::Refused {

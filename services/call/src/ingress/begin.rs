@@ -26,6 +26,7 @@ use crate::{
         record::{Note, record_locked},
         state::{Direction, Event},
     },
+    diagnosis::{KeyCase, Query},
     directory::phone::audio,
     error::Error,
     store::{
@@ -57,6 +58,19 @@ pub struct Opening {
     pub to: Caller,
     /// Our id, out of the custom parameters.
     pub call_id: Option<CallId>,
+    /// How the stream is written, for the timeline.
+    pub line: Line,
+}
+
+/// How a stream is written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Line {
+    /// Samples per second.
+    pub sample_rate: u32,
+    /// How keys are written.
+    pub key_case: Option<KeyCase>,
+    /// Where the query of a diagnosis came.
+    pub query: Option<Query>,
 }
 
 /// How a socket was opened.
@@ -136,7 +150,7 @@ async fn claimed(
     if !sessions::begin(conn, session, opening.edge, claim, &opening.stream_sid, lease).await? {
         return Ok(None);
     }
-    started(conn, call, now, session).await.map(Some)
+    started(conn, call, now, session, opening.line).await.map(Some)
 }
 
 async fn static_socket(
@@ -178,7 +192,7 @@ async fn static_socket(
         stream_sid: &opening.stream_sid,
     };
     sessions::insert_started(conn, &row, attach::lease(app)).await?;
-    started(conn, call, now, session).await.map(Some)
+    started(conn, call, now, session, opening.line).await.map(Some)
 }
 
 /// Which call a static socket is for: the ids, then a call that we have just dialled between these numbers, then a call of a
@@ -307,8 +321,18 @@ async fn started(
     call: Call,
     now: DateTime<Utc>,
     session: MediaSessionId,
+    line: Line,
 ) -> Result<StartSessionResponse, Error> {
-    let note = Note::from("media").with("media_session_id", session.to_string());
+    let mut note = Note::from("media").with("media_session_id", session.to_string());
+    if line.sample_rate != 0 {
+        note = note.with("sample_rate", line.sample_rate.to_string());
+    }
+    if let Some(case) = line.key_case {
+        note = note.with("key_case", case.word());
+    }
+    if let Some(query) = line.query {
+        note = note.with("query", query.word());
+    }
     let (call, _) = record_locked(conn, call, now, Some(&Event::MediaStarted), Some("media_started"), note).await?;
     let phone = phone_of(conn, &call).await?;
     let record = phone.as_ref().is_some_and(|phone| phone.record_audio);

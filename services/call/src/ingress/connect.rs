@@ -5,6 +5,7 @@ use std::sync::Arc;
 use callbridge_proto::id::CallId;
 use chrono::TimeDelta;
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
+use exotel::paths;
 use tracing::Instrument as _;
 
 use super::{
@@ -18,6 +19,7 @@ use crate::{
         socket,
         state::{Direction, Event},
     },
+    diagnosis,
     error::Error,
     store::{accounts::Account, sessions},
     trace,
@@ -110,6 +112,12 @@ async fn decide(
     let url = match again {
         Some(url) => url,
         None => socket::open(conn, app, id, now, socket::AFTER_CONNECT).await?,
+    };
+    // To see what becomes of a query.
+    let url = if diagnosis::is_of(&call.metadata) {
+        paths::with_probe(&url, "1")
+    } else {
+        url
     };
     Ok(Some(Connected {
         call: Some(id),

@@ -7,7 +7,7 @@ use callbridge_proto::id::CallId;
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use exotel::{
-    Caller, PhoneNumber, ProviderStatus,
+    BodyEncoding, Caller, PhoneNumber, ProviderStatus,
     callback::{CallbackEvent, StatusCallback},
 };
 use serde_json::Value;
@@ -288,7 +288,17 @@ fn facts(callback: &StatusCallback) -> Note {
     if let Some(status) = &callback.status {
         note = note.with("status", status.word());
     }
-    note
+    let fields = if callback.event == CallbackEvent::Unspecified {
+        "short"
+    } else {
+        "full"
+    };
+    let encoding = match callback.encoding {
+        BodyEncoding::Json => "json",
+        BodyEncoding::Form => "form",
+        BodyEncoding::Multipart => "multipart",
+    };
+    note.with("fields", fields).with("encoding", encoding)
 }
 
 /// What the inbox keeps of a callback. The body fitted as it came, and escaped it may not: then nothing of it is kept.

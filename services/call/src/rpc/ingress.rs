@@ -3,6 +3,7 @@
 use std::{pin::Pin, str::FromStr, sync::Arc};
 
 use callbridge_proto::{
+    directory::v1 as directory,
     id::{CallId, EdgeId},
     ingress::v1::{self as api, ingress_service_server::IngressService},
 };
@@ -14,10 +15,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     app::App,
+    diagnosis::{KeyCase, Query},
     error::Error,
     ingress::{
         applets, attach,
-        begin::{self, Door, Opening},
+        begin::{self, Door, Line, Opening},
         connect, greetings, passthru, recordings,
         resolve::{self, Applet, Way},
         sockets, status,
@@ -117,6 +119,14 @@ impl IngressService for Service {
         let call: CallId = id("call_id", &request.call_id)?;
         status::keep(&self.0, call, &request.content_type, request.body).await?;
         Ok(Response::new(api::RecordStatusResponse {}))
+    }
+
+    async fn answer_probe(&self, request: Request<api::AnswerProbeRequest>) -> Answer<api::AnswerProbeResponse> {
+        let request = request.into_inner();
+        let account = id("account_id", &request.account_id)?;
+        let mut conn = self.0.db.reserved().await.map_err(Error::from)?;
+        resolve::account(&mut conn, account, request.token_generation).await?;
+        Ok(Response::new(api::AnswerProbeResponse { word: request.word }))
     }
 
     async fn claim_socket(&self, request: Request<api::ClaimSocketRequest>) -> Answer<api::ClaimSocketResponse> {
@@ -228,6 +238,20 @@ fn opening(request: &api::StartSessionRequest) -> Result<Opening, Error> {
         from: caller(&request.from),
         to: caller(&request.to),
         call_id: request.call_id.parse().ok(),
+        line: Line {
+            sample_rate: request.sample_rate,
+            key_case: match request.key_case() {
+                directory::KeyCase::Unspecified => None,
+                directory::KeyCase::Snake => Some(KeyCase::Snake),
+                directory::KeyCase::Camel => Some(KeyCase::Camel),
+            },
+            query: match request.query() {
+                directory::QueryHandling::Unspecified => None,
+                directory::QueryHandling::Kept => Some(Query::Kept),
+                directory::QueryHandling::Parameters => Some(Query::Parameters),
+                directory::QueryHandling::Dropped => Some(Query::Dropped),
+            },
+        },
     })
 }
 

@@ -3,16 +3,26 @@
 use std::sync::Arc;
 
 use callbridge_proto::{
-    directory::v1::{self as api, phone_service_server::PhoneService},
+    directory::v1::{self as api, diagnose_response::Message, phone_service_server::PhoneService},
     id::{AgentId, PhoneId},
 };
+use exotel::PhoneNumber;
+use futures_util::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{account::checked, id, view::timestamp};
+use super::{
+    account::checked,
+    auth::Principal,
+    call::{BoxStream, short_text},
+    id,
+    view::timestamp,
+};
 use crate::{
     app::App,
+    diagnosis::{self, Check, Encoding, KeyCase, Outcome, Part, Query, Variants},
     directory::phone::{self, New, View, audio},
-    error::Error,
+    error::{Error, Violations},
     store::phones::{DialMode, Gather},
 };
 
@@ -78,6 +88,22 @@ impl PhoneService for Service {
         }))
     }
 
+    type DiagnoseStream = BoxStream<api::DiagnoseResponse>;
+
+    async fn diagnose(&self, request: Request<api::DiagnoseRequest>) -> Answer<Self::DiagnoseStream> {
+        let caller = Principal::of(&request)?.name.to_string();
+        let wanted = diagnosis_wanted(caller, request.into_inner())?;
+        let parts = diagnosis::start(&self.0, wanted).await?;
+        let stream = ReceiverStream::new(parts).map(|part| {
+            let message = match part? {
+                Part::Check(check) => Message::Check(shown_check(check)),
+                Part::Variants(variants) => Message::Variants(shown_variants(&variants)),
+            };
+            Ok(api::DiagnoseResponse { message: Some(message) })
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+
     async fn verify_credentials(
         &self,
         request: Request<api::VerifyCredentialsRequest>,
@@ -119,6 +145,7 @@ fn shown(view: View) -> Result<api::Phone, Error> {
         DialMode::Flow => api::DialMode::Flow,
         DialMode::Stream => api::DialMode::Stream,
     };
+    let variants = phone.variants();
     Ok(api::Phone {
         id: phone.id().to_string(),
         account_id: phone.account_id().to_string(),
@@ -134,5 +161,79 @@ fn shown(view: View) -> Result<api::Phone, Error> {
         label: phone.label,
         app_id: phone.app_id.unwrap_or_default(),
         record_audio: phone.record_audio,
+        variants: variants.as_ref().map(shown_variants),
     })
+}
+
+fn diagnosis_wanted(caller: String, request: api::DiagnoseRequest) -> Result<diagnosis::Request, Error> {
+    let mut wrong = Violations::new();
+    let phone = wrong.check("phone_id", request.phone_id.parse());
+    let call = if request.call.trim().is_empty() {
+        None
+    } else {
+        wrong.check("call", PhoneNumber::parse(&request.call))
+    };
+    let hours_override = wrong.check(
+        "calling_hours_override",
+        short_text("calling_hours_override", request.calling_hours_override),
+    );
+    wrong.finish()?;
+    Ok(diagnosis::Request {
+        caller,
+        phone: phone.ok_or_else(|| Error::internal("a violation was lost"))?,
+        call,
+        hours_override: hours_override.filter(|reason| !reason.trim().is_empty()),
+    })
+}
+
+fn shown_check(check: Check) -> api::DiagnosisCheck {
+    let outcome = match check.outcome {
+        Outcome::Passed => api::DiagnosisOutcome::Passed,
+        Outcome::Warning => api::DiagnosisOutcome::Warning,
+        Outcome::Failed => api::DiagnosisOutcome::Failed,
+        Outcome::Skipped => api::DiagnosisOutcome::Skipped,
+    };
+    api::DiagnosisCheck {
+        name: check.name.to_owned(),
+        outcome: outcome.into(),
+        seen: check.seen,
+        advice: check.advice,
+        call_id: check.call.map(|id| id.to_string()).unwrap_or_default(),
+    }
+}
+
+fn shown_variants(variants: &Variants) -> api::Variants {
+    let key_case = match variants.key_case {
+        None => api::KeyCase::Unspecified,
+        Some(KeyCase::Snake) => api::KeyCase::Snake,
+        Some(KeyCase::Camel) => api::KeyCase::Camel,
+    };
+    let query = match variants.query {
+        None => api::QueryHandling::Unspecified,
+        Some(Query::Kept) => api::QueryHandling::Kept,
+        Some(Query::Parameters) => api::QueryHandling::Parameters,
+        Some(Query::Dropped) => api::QueryHandling::Dropped,
+    };
+    let callback = variants.callback.as_ref();
+    let encoding = match callback.map(|callback| callback.encoding) {
+        None => api::CallbackEncoding::Unspecified,
+        Some(Encoding::Multipart) => api::CallbackEncoding::Multipart,
+        Some(Encoding::Form) => api::CallbackEncoding::Form,
+        Some(Encoding::Json) => api::CallbackEncoding::Json,
+    };
+    let fields = match callback.map(|callback| callback.full) {
+        None => api::CallbackFields::Unspecified,
+        Some(false) => api::CallbackFields::Short,
+        Some(true) => api::CallbackFields::Full,
+    };
+    api::Variants {
+        seen_at: Some(timestamp(variants.seen_at)),
+        key_case: key_case.into(),
+        sample_rate: variants.sample_rate.unwrap_or(0),
+        chunk_bytes: variants.chunk_bytes.unwrap_or(0),
+        query: query.into(),
+        callback_encoding: encoding.into(),
+        callback_fields: fields.into(),
+        utc_offset_minutes: variants.utc_offset_minutes,
+    }
 }

@@ -17,6 +17,7 @@ use super::{
     enums::{pg_enum, sql},
     schema::{accounts, credentials, phones},
 };
+use crate::diagnosis::Variants;
 
 pg_enum! {
     /// How outbound calls reach the agent.
@@ -49,6 +50,8 @@ pub struct Phone {
     /// An [`Audio`].
     pub audio: Option<serde_json::Value>,
     pub record_audio: bool,
+    /// [`Variants`].
+    pub variants: Option<serde_json::Value>,
     pub created_at: DateTime<Utc>,
 }
 
@@ -87,6 +90,15 @@ impl Phone {
     pub fn audio(&self) -> Option<Audio> {
         serde_json::from_value(self.audio.clone()?)
             .inspect_err(|error| warn!(phone.id = %self.id(), %error, "a phone's audio settings cannot be read; the defaults are used"))
+            .ok()
+    }
+
+    /// How its account behaves, as the last diagnosis with a call saw it. What this program cannot read (F40) was not seen.
+    pub fn variants(&self) -> Option<Variants> {
+        serde_json::from_value(self.variants.clone()?)
+            .inspect_err(
+                |error| warn!(phone.id = %self.id(), %error, "what a diagnosis kept of a phone cannot be read"),
+            )
             .ok()
     }
 
@@ -305,6 +317,18 @@ pub async fn put_from_environment(
         ))
         .on_conflict(phones::number)
         .do_nothing()
+        .execute(conn)
+        .await
+}
+
+/// Keeps what a diagnosis saw.
+pub async fn set_variants(
+    conn: &mut AsyncPgConnection,
+    id: PhoneId,
+    variants: &serde_json::Value,
+) -> QueryResult<usize> {
+    diesel::update(phones::table.find(id.0))
+        .set((phones::variants.eq(variants), phones::updated_at.eq(now)))
         .execute(conn)
         .await
 }

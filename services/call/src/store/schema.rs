@@ -39,6 +39,7 @@ table! {
         id -> Uuid, account_id -> Uuid, number -> Text, label -> Text, dial_mode -> DialMode, app_id -> Nullable<Text>,
         agent_id -> Nullable<Uuid>, max_concurrent_calls -> Int4, gather -> Nullable<Jsonb>, transfer_numbers -> Jsonb,
         created_at -> Timestamptz, updated_at -> Timestamptz, record_audio -> Bool, audio -> Nullable<Jsonb>,
+        variants -> Nullable<Jsonb>,
     }
 }
 table! {

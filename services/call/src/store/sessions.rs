@@ -61,6 +61,11 @@ impl Session {
         CallId(self.call_id)
     }
 
+    /// Whether the edge has told how it went.
+    pub fn is_counted(&self) -> bool {
+        self.quality.as_object().is_some_and(|counters| !counters.is_empty())
+    }
+
     /// Whether audio flows, as far as is known.
     pub fn is_live(&self) -> bool {
         self.started_at.is_some() && self.ended_at.is_none()

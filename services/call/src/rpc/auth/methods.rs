@@ -144,6 +144,8 @@ fn phone(method: &str) -> Option<Rule> {
         "CreatePhone" | "UpdatePhone" | "SetPhoneCredentials" | "ClearPhoneCredentials" => {
             Some(unary(Scope::CredentialsWrite))
         }
+        // It may call somebody, who may take their time to answer.
+        "Diagnose" => Some(unlimited(Access::Scope(Scope::CredentialsWrite))),
         "VerifyCredentials" => Some(Rule {
             access: Access::Scope(Scope::CredentialsWrite),
             limit: Some(Duration::from_secs(15)),
@@ -167,7 +169,7 @@ fn agent(method: &str) -> Option<Rule> {
 fn ingress(method: &str) -> Option<Rule> {
     match method {
         "ResolveConnect" | "ResolveGreeting" | "ResolveGather" | "ResolveTransfer" | "RecordInput" | "RecordEnd"
-        | "RecordStatus" => Some(unary(Scope::Ingest)),
+        | "RecordStatus" | "AnswerProbe" => Some(unary(Scope::Ingest)),
         "ClaimSocket" | "StartSession" | "ReportRecording" => Some(unary(Scope::Media)),
         "FetchGreeting" | "AttachEdge" => Some(unlimited(Access::Scope(Scope::Media))),
         _ => None,

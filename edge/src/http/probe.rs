@@ -1,0 +1,62 @@
+//! Probes: call-service asks an applet's URL as Exotel would, from outside, with a word that comes back only by the whole way:
+//! name, certificate, proxies, this edge's keys, and its connection to call-service.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{RawPathParams, Request, State},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use callbridge_proto::{id::AccountId, ingress::v1::AnswerProbeRequest};
+use exotel::{applet::AppletRequest, paths, token::Purpose};
+use serde_json::json;
+
+use super::{APPLET_BUDGET, problem::Problem};
+use crate::{Edge, ingress::within};
+
+/// Longest word of a probe; ours have 32 characters.
+const WORD_CHARS: usize = 64;
+
+/// Answers a probe in the applet's place; everything else goes on to the applet.
+pub(super) async fn answer(
+    State(edge): State<Arc<Edge>>,
+    path: RawPathParams,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let query = request.uri().query().unwrap_or_default();
+    let Some(word) = paths::probe_of(query) else {
+        return Ok(next.run(request).await);
+    };
+    if word.len() > WORD_CHARS {
+        return Err(Problem::BadRequest);
+    }
+    // The older paths have the token in the query.
+    let in_path = path.iter().find(|(name, _)| *name == "account_token");
+    let token = match in_path {
+        Some((_, token)) => token.to_owned(),
+        None => AppletRequest::parse(query, None, &[])
+            .ok()
+            .and_then(|request| request.key)
+            .ok_or(Problem::NotFound)?,
+    };
+    let claims = edge
+        .config
+        .verifier
+        .verify(&token, Purpose::Account, edge.clock.unix_seconds())
+        .map_err(|_| Problem::NotFound)?;
+    let asked = AnswerProbeRequest {
+        account_id: AccountId(claims.id).to_string(),
+        token_generation: u32::from(claims.generation()),
+        word,
+        edge_id: edge.id.clone(),
+    };
+    let answer = within(APPLET_BUDGET, APPLET_BUDGET, || {
+        let (mut client, asked) = (edge.ingress.clone(), asked.clone());
+        async move { client.answer_probe(asked).await }
+    });
+    let word = answer.await?.word;
+    Ok(Json(json!({ "probe": word, "edge": edge.id })).into_response())
+}
