@@ -272,8 +272,7 @@ pub(super) fn next_steps(stack: &Stack, registered: &Registered, call: Option<&s
         commands.push((
             "send more contacts",
             format!(
-                "CALLBRIDGE_API_KEY={key} cargo run -p callbridge-proto --example send_contacts -- --address http://{grpc} \
-                 --campaign {id} more.csv"
+                "CALLBRIDGE_API_KEY={key} cargo run -p callbridge-cli -- --endpoint http://{grpc} campaigns import {id} more.csv"
             ),
         ));
         commands.push(("call them", format!("{grpcurl} {of}/ResumeCampaign")));
