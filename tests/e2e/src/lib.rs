@@ -3,6 +3,7 @@
 
 mod agent;
 pub mod campaign;
+mod cli;
 mod database;
 mod keys;
 mod refusal;
@@ -12,6 +13,7 @@ mod story;
 mod wire;
 
 pub use agent::{Agent, Session};
+pub use cli::{Ran, callbridge_at};
 pub use database::{Database, Fate, session};
 pub use keys::with_another_key;
 pub use refusal::{Refusal, invalid, refusal, refused, refused_for_now};
