@@ -2,9 +2,11 @@
 
 #![expect(
     dead_code,
+    unused_imports,
     clippy::unwrap_used,
     clippy::panic,
     clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
     reason = "parts of the other tests' peers; tests fail by panicking, and count small things"
 )]
 
@@ -28,7 +30,6 @@ use tracing::{
     span::{Attributes, Id, Record},
 };
 use tracing_subscriber::{
-    Layer as _,
     filter::LevelFilter,
     layer::{Context, Layer, SubscriberExt as _},
     util::SubscriberInitExt as _,

@@ -30,6 +30,9 @@ const STALE: Duration = Duration::from_mins(1);
 /// The newest sample, and since when it is there.
 type Newest = Arc<Mutex<Option<(Sample, Instant)>>>;
 
+/// What a gauge tells of a sample: values and their labels, one after the other.
+type Tell = fn(&Sample, &mut dyn FnMut(f64, &[KeyValue]));
+
 /// Makes the gauges and starts the loop that reads.
 pub(crate) fn start(app: &Arc<App>) {
     let newest = Newest::default();
@@ -81,7 +84,7 @@ fn gauge(
 }
 
 fn of_rows(newest: &Newest) {
-    let gauge = |names, tell: fn(&Sample, &mut dyn FnMut(f64, &[KeyValue]))| gauge(newest, names, tell);
+    let gauge = |names, tell: Tell| gauge(newest, names, tell);
     gauge(
         ("callbridge.calls.active", "{call}", "active calls by state"),
         |sample, tell| {

@@ -24,7 +24,7 @@ pub(crate) fn transaction(name: &'static str) -> Span {
 /// The span of a transaction within which [`follow`] is to say which call it is about.
 pub(crate) fn finding(name: &'static str) -> Span {
     let span = transaction(name);
-    span.follows_from(&Span::current());
+    span.follows_from(Span::current());
     span
 }
 

@@ -103,9 +103,11 @@ async fn all(client: &Client) -> Result<Vec<Account>, Failure> {
 /// The account with this id, name or SID.
 pub(crate) async fn find(client: &Client, named: &str) -> Result<Account, Failure> {
     let accounts = all(client).await?;
-    let mut found = accounts
-        .into_iter()
-        .filter(|account| [&account.id, &account.name, &account.sid].into_iter().any(|one| one == named));
+    let mut found = accounts.into_iter().filter(|account| {
+        [&account.id, &account.name, &account.sid]
+            .into_iter()
+            .any(|one| one == named)
+    });
     match (found.next(), found.next()) {
         (Some(account), None) => Ok(account),
         (Some(_), Some(_)) => Err(Failure::Usage(format!(

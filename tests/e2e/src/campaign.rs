@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use callbridge_proto::campaign::v1::{
     AddContactsRequest, AddContactsResponse, Campaign, CampaignSettings, CampaignState, Contact, CreateCampaignRequest,
-    ExportResultsRequest, GetCampaignRequest, GetCampaignResponse, ImportHeader, ListContactsRequest, Rules,
+    ExportResultsRequest, GetCampaignRequest, GetCampaignResponse, ImportHeader, ListContactsRequest, Retries, Rules,
     StartCampaignRequest, add_contacts_request::Message,
 };
 use stack::{
@@ -37,18 +37,13 @@ pub fn again(most: i32) -> Rules {
 
 /// Rules by which who is busy is called again in an hour.
 pub fn later() -> Rules {
-    let busy = Some(Retry {
-        delays: vec![prost_types::Duration {
-            seconds: 3600,
-            nanos: 0,
-        }],
-        most: 3,
-    });
-    let mut rules = always();
-    if let Some(retries) = &mut rules.retries {
-        retries.busy = busy;
+    Rules {
+        retries: Some(Retries {
+            busy: retries(3, 3600).busy,
+            ..retries(0, 0)
+        }),
+        ..always()
     }
-    rules
 }
 
 /// A CSV file of numbers and nothing else.
