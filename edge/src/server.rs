@@ -26,6 +26,25 @@ const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(10);
 /// The wait after a failed accept, for example without file descriptors (F106).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Of how many descriptors one may be a connection's: a call that records, and has an agent of its own connection, needs two more.
+const DESCRIPTORS_PER_CONNECTION: usize = 3;
+/// For all that is there once: listeners, the runtime, call-service, the collector.
+const OTHER_DESCRIPTORS: usize = 32;
+
+/// How many connections there may be, so that the calls that live have the descriptors they will need (F130). The others wait in
+/// the listen queue.
+fn most(configured: usize, descriptors: usize) -> usize {
+    let most = (descriptors.saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS_PER_CONNECTION).max(1);
+    if most < configured {
+        tracing::warn!(
+            descriptors,
+            connections = most,
+            "fewer connections than EDGE_MAX_CONNECTIONS: raise the limit of open files (ulimit -n)"
+        );
+    }
+    most.min(configured)
+}
+
 /// Accepts until `closing`; then connections finish the request they are at. Sessions are not theirs any more.
 pub(crate) async fn serve(
     listener: TcpListener,
@@ -34,7 +53,10 @@ pub(crate) async fn serve(
     connections: &Tasks,
     closing: CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(config.max_connections));
+    let slots = Arc::new(Semaphore::new(most(
+        config.max_connections,
+        runtime::descriptors::raise(),
+    )));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(config.header_limit)
@@ -88,4 +110,18 @@ fn is_of_the_peer(error: &io::Error) -> bool {
         error.kind(),
         ConnectionAborted | ConnectionRefused | ConnectionReset | InvalidInput | NotConnected
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::most;
+
+    #[test]
+    fn live_calls_have_the_descriptors_they_will_need() {
+        assert_eq!(most(20_000, usize::MAX), 20_000);
+        assert_eq!(most(20_000, 1_048_576), 20_000);
+        assert_eq!(most(20_000, 1024), 330);
+        assert_eq!(most(100, 1024), 100);
+        assert_eq!(most(20_000, 10), 1);
+    }
 }

@@ -100,7 +100,9 @@ fn of_rows(newest: &Newest) {
             "queued calls by what they wait for",
         ),
         |sample, tell| {
-            for Count { word, n } in &sample.queued {
+            // There also when nobody waits.
+            tell(count(&sample.queued, "turn"), &[label("waits_for", "turn")]);
+            for Count { word, n } in sample.queued.iter().filter(|queued| queued.word != "turn") {
                 tell(float(*n), &[label("waits_for", word.clone())]);
             }
         },

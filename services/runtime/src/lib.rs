@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod config;
 pub mod crash;
+pub mod descriptors;
 pub mod internal;
 pub mod lifecycle;
 #[cfg(feature = "objects")]

@@ -17,6 +17,7 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     crate::install_crypto_provider();
+    crate::descriptors::raise();
     let mut vars = Vars::from_process();
     let settings = telemetry::Settings::read(&mut vars);
     // What was wrong with the first settings is told together with the rest.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs::File,
     io::Read as _,
     os::unix::process::ExitStatusExt as _,
@@ -76,6 +77,11 @@ pub(crate) struct Child {
 impl Spec {
     /// Starts it, armed to die at a point or not.
     pub(crate) fn start(&self, crash_at: Option<&str>) -> anyhow::Result<Child> {
+        self.start_under(&[], crash_at)
+    }
+
+    /// Starts it as the last argument of another program, which watches it.
+    pub(crate) fn start_under(&self, watcher: &[&str], crash_at: Option<&str>) -> anyhow::Result<Child> {
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot write {}", self.log.display()))?;
         let program = std::env::current_exe().context("cannot find this program again")?;
@@ -83,8 +89,10 @@ impl Spec {
             .iter()
             .filter_map(|name| Some((*name, std::env::var_os(name)?)))
             .collect();
-        let mut command = Command::new(program);
+        let mut line = watcher.iter().map(OsString::from).chain([program.into_os_string()]);
+        let mut command = Command::new(line.next().context("a child needs a program")?);
         command
+            .args(line)
             .args(&self.arguments)
             .env_clear()
             .env("RUST_LOG", "warn")
@@ -142,6 +150,15 @@ impl Child {
         match self.ended_within(REAP).await? {
             Some(death) => Ok(death),
             None => bail!("a child is still there {} s after SIGKILL", REAP.as_secs()),
+        }
+    }
+
+    /// Asks it to end in order, and waits for so long.
+    pub(crate) async fn finish(&mut self, limit: Duration) -> anyhow::Result<Death> {
+        self.signal(Signal::TERM)?;
+        match self.ended_within(limit).await? {
+            Some(death) => Ok(death),
+            None => bail!("a child is still there {} s after SIGTERM", limit.as_secs()),
         }
     }
 

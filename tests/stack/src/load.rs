@@ -10,6 +10,7 @@ mod machine;
 mod place;
 mod progress;
 mod provider;
+mod start;
 
 use std::process::ExitCode;
 
@@ -33,7 +34,7 @@ pub fn main() -> ExitCode {
     let processors = machine::processors();
     let mut shared = Cores::default();
     if arguments.what == What::Audio {
-        pieces::raise_limits();
+        runtime::descriptors::raise();
         if arguments.pin {
             shared = Cores::share(&cores::allowed());
         }
@@ -51,6 +52,8 @@ pub fn main() -> ExitCode {
             What::Place => place::run(&arguments).await,
             What::Audio => audio::run(&arguments, &shared, processors).await,
             What::Campaign => campaign::run(&arguments).await,
+            What::Start => start::run(&arguments).await,
+            What::Tracing => audio::tracing::run(&arguments).await,
         }
     });
     match result {

@@ -42,7 +42,7 @@ fn expressions<'a>(of: &'a Value, found: &mut Vec<&'a str>) {
     }
 }
 
-/// The names on the pages: each sample's, with what a histogram adds.
+/// The names on the pages: each sample's, and a histogram's own.
 fn shown(pages: &Value) -> BTreeSet<&str> {
     let pages = pages.as_object().into_iter().flatten();
     pages
@@ -50,6 +50,8 @@ fn shown(pages: &Value) -> BTreeSet<&str> {
         .flat_map(str::lines)
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.split(['{', ' ']).next())
+        .flat_map(|name| [Some(name), name.strip_suffix("_bucket")])
+        .flatten()
         .collect()
 }
 

@@ -30,12 +30,23 @@ campaign What a campaign costs. Contacts come as a CSV file through AddContacts,
            claim_large_ms=… claim_ratio=… fill_small_ms=… fill_large_ms=… dials_per_s=… pace_per_s=… rate_ratio=…
            processors=… load_avg=…
 
+start    How long a process takes from its start until /readyz says so, over a migrated database: call-service; the edge, which has
+         attached to call-service by then; and a bare tonic server until it takes a connection, as the baseline. The three take
+         turns; the medians count. The last line has the figures:
+           call_service_ms=… edge_ms=… bare_ms=… call_service_p90_ms=… edge_p90_ms=… starts=… processors=… load_avg=…
+tracing  What tracing costs the audio path, in instructions of the edge, counted by valgrind (it must be installed) and not timed:
+         ten calls of 20 ms chunks through the edge for --seconds and for three times as long, whose difference is the cost of
+         a second of a call; without a collector, and with one that takes all spans and metrics. The last line has the figures:
+           instructions_per_stream_s=… traced_per_stream_s=… ratio=… whole_run_ratio=… streams=10 processors=… load_avg=…
+
 Examples:
   cargo load place                              about two minutes
   cargo load place --seconds 20 --json place.json
   cargo load audio --streams 1000 --chunk-ms 100 --seconds 30
   cargo load audio --streams 500 --chunk-ms 20 --seconds 30
-  cargo load campaign                           about five minutes";
+  cargo load campaign                           about five minutes
+  cargo load start
+  cargo load tracing                            about three minutes";
 
 /// Measures callbridge on this machine against a baseline in the same run. A release build, or the figures mean nothing.
 #[derive(Debug, Parser)]
@@ -47,7 +58,7 @@ pub(super) struct Arguments {
     /// How long each measurement takes.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=3_000))]
     pub(super) seconds: u64,
-    /// place, campaign: how often the measurements take turns; the medians are compared.
+    /// place, campaign: how often the measurements take turns; the medians are compared. start: ten starts each.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     pub(super) rounds: u32,
     /// campaign: how many contacts the large one has.
@@ -76,6 +87,10 @@ pub(super) enum What {
     Audio,
     /// Imports, against COPY; claims and dials of a large campaign, against those of a small one.
     Campaign,
+    /// How long processes take to be ready.
+    Start,
+    /// Tracing on the audio path, in instructions.
+    Tracing,
 }
 
 /// As many as have ports and descriptors on one machine.

@@ -12,14 +12,13 @@ mod phone;
 pub(super) mod pieces;
 mod room;
 mod run;
+mod scene;
+pub(super) mod tracing;
 mod usage;
 
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::Context as _;
-use callbridge_proto::directory::v1::AudioSettings;
-use data_encoding::BASE64;
-use exotel::paths::STATIC_SOCKET;
 
 use self::{
     cores::Cores,
@@ -29,14 +28,13 @@ use self::{
     phone::Line,
     pieces::{ECHO_PATH, Piece},
     run::{Measured, Server, measure},
+    scene::{Scene, line},
 };
 use super::{arguments::Arguments, say};
-use crate::{Registered, Registration, Settings, Stack, poll, port, target};
+use crate::{Registration, Settings, target};
 
 /// A person's voice.
 const GREETING: &[u8] = include_bytes!("../../speech/greeting.wav");
-/// A debug build on a busy machine.
-const READY: Duration = Duration::from_secs(30);
 
 /// Measures and prints.
 pub(super) async fn run(arguments: &Arguments, cores: &Cores, processors: usize) -> anyhow::Result<()> {
@@ -82,57 +80,16 @@ async fn through_the_edge(
     chunk_ms: u32,
     with: impl FnOnce(Target) -> Plan,
 ) -> anyhow::Result<(Measured, Moments)> {
-    let agent = Server::start(Piece::Agent, &cores.others, folder, |_| Settings::new()).await?;
-    let stack = Stack::builder().start().await?;
-    let mut registration = Registration::new("load")?;
-    registration.agent.endpoints = vec![format!("http://{}", agent.address)];
-    let bytes = i32::try_from(u64::from(chunk_ms) * room::RATE * 2 / 1_000)?;
-    registration.phone.audio = Some(AudioSettings {
-        min_packet_bytes: bytes,
-        max_packet_bytes: bytes,
-        ..AudioSettings::default()
-    });
-    let registered = stack.register(registration).await?;
+    let scene = Scene::start(&cores.others, folder, chunk_ms).await?;
     let mut greeter = Registration::new("moments")?;
     greeter.greeting = Some(GREETING.to_vec());
-    let greeter = stack.register(greeter).await?;
+    let greeter = scene.stack.register(greeter).await?;
+    let edge = scene.edge(&cores.server, folder, &[], |_| ()).await?;
 
-    let internal = std::net::SocketAddr::from(([127, 0, 0, 1], port::lasting()?));
-    let edge = Server::start(Piece::Edge, &cores.server, folder, |address| {
-        let mut settings = stack.edge_settings.clone();
-        settings.insert("EDGE_ADDR".to_owned(), address.to_string());
-        settings.insert("EDGE_INTERNAL_ADDR".to_owned(), internal.to_string());
-        settings
-    })
-    .await?;
-    let client = reqwest::Client::builder().no_proxy().timeout(READY).build()?;
-    poll("the edge to be ready", READY, async || {
-        let answer = client.get(format!("http://{internal}/readyz")).send().await;
-        let answer = answer.map_err(|error| error.to_string())?;
-        let status = answer.status();
-        if status.is_success() {
-            Ok(())
-        } else {
-            Err(status.to_string())
-        }
-    })
-    .await?;
-
-    let line = |registered: &Registered| {
-        let credentials = format!("{}:{}", registered.account_id, registered.urls.account_token);
-        Line {
-            address: edge.address,
-            path: STATIC_SOCKET,
-            authorization: format!("Basic {}", BASE64.encode(credentials.as_bytes())),
-            account_sid: registered.account_sid.clone(),
-            to: registered.phone_number.clone(),
-        }
-    };
-    let plan = with(Target::Socket(line(&registered)));
-    let measured = measure("edge", plan, &[&edge, &agent], length).await?;
-    let moments = moments::watch(&line(&greeter), &stack.clients(), &greeter.phone_id).await?;
+    let plan = with(Target::Socket(line(&edge, &scene.echoed)));
+    let measured = measure("edge", plan, &[&edge, &scene.agent], length).await?;
+    let moments = moments::watch(&line(&edge, &greeter), &scene.stack.clients(), &greeter.phone_id).await?;
     edge.end().await?;
-    agent.end().await?;
-    stack.shut_down().await?;
+    scene.end().await?;
     Ok((measured, moments))
 }

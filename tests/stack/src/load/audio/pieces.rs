@@ -19,7 +19,6 @@ use callbridge_proto::agent::v1::{
 use clap::{Parser, Subcommand, ValueEnum};
 use futures_util::{Stream, StreamExt as _};
 use runtime::program;
-use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tonic::{
     Request, Status, Streaming,
@@ -64,9 +63,11 @@ enum Command {
 
 /// The pieces that are processes of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Piece {
+pub(in crate::load) enum Piece {
     /// The edge.
     Edge,
+    /// The service.
+    CallService,
     /// An agent that says what it hears.
     Agent,
     /// A WebSocket that says what it hears.
@@ -75,16 +76,17 @@ pub(super) enum Piece {
 
 impl Piece {
     /// The word of the command line.
-    pub(super) fn word(self) -> &'static str {
+    pub(in crate::load) fn word(self) -> &'static str {
         match self {
             Self::Edge => "edge",
+            Self::CallService => "call-service",
             Self::Agent => "agent",
             Self::Socket => "socket",
         }
     }
 
     /// The arguments of a child.
-    pub(super) fn arguments(self, listen: SocketAddr, cores: &[usize]) -> Vec<String> {
+    pub(in crate::load) fn arguments(self, listen: SocketAddr, cores: &[usize]) -> Vec<String> {
         let mut arguments = vec![PIECE.to_owned(), self.word().to_owned(), format!("--listen={listen}")];
         arguments.extend(cores.iter().map(|core| format!("--cores={core}")));
         arguments
@@ -97,32 +99,29 @@ pub(in crate::load) fn run_if_asked() -> Option<ExitCode> {
     is_piece.then(|| {
         let Command::Piece { name, listen, cores } = Arguments::parse().command;
         die_with_driver();
-        raise_limits();
         // Before there is another thread.
         if let Err(error) = cores::pin(&cores) {
             return failed(&error);
         }
-        if name == Piece::Edge {
-            return program::main(name.word(), edge::Config::read, async |config, tasks| {
+        match name {
+            Piece::Edge => program::main(name.word(), edge::Config::read, async |config, tasks| {
                 let listeners = edge::Listeners::bind(&config).await?;
                 edge::run(config, listeners, tasks).await
-            });
-        }
-        match echo(name, listen) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => failed(&error),
+            }),
+            Piece::CallService => program::main(name.word(), call_service::Config::read, async |config, tasks| {
+                let listeners = call_service::Listeners::bind(&config).await?;
+                call_service::run(config, listeners, tasks).await
+            }),
+            Piece::Agent | Piece::Socket => match echo(name, listen) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed(&error),
+            },
         }
     })
 }
 
-/// A call takes two descriptors or three. Where more is not allowed, what lacks them says so.
-pub(in crate::load) fn raise_limits() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    let _ = setrlimit(Resource::Nofile, limit);
-}
-
 fn echo(name: Piece, listen: Option<SocketAddr>) -> anyhow::Result<()> {
+    runtime::descriptors::raise();
     let listen = listen.context("--listen is missing")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -138,7 +137,7 @@ fn echo(name: Piece, listen: Option<SocketAddr>) -> anyhow::Result<()> {
                 });
                 axum::serve(listener, router).await.context("the listener failed")
             }
-            Piece::Agent | Piece::Edge => Server::builder()
+            _ => Server::builder()
                 .max_concurrent_streams(MAX_STREAMS)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)

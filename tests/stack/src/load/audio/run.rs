@@ -45,6 +45,20 @@ impl Server {
         folder: &Path,
         settings: impl FnOnce(std::net::SocketAddr) -> Settings,
     ) -> anyhow::Result<Self> {
+        Self::start_under(&[], piece, cores, folder, settings).await
+    }
+
+    /// The same under a program that watches it.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub(super) async fn start_under(
+        watcher: &[&str],
+        piece: Piece,
+        cores: &[usize],
+        folder: &Path,
+        settings: impl FnOnce(std::net::SocketAddr) -> Settings,
+    ) -> anyhow::Result<Self> {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], port::lasting()?));
         let spec = Spec {
             name: piece.word(),
@@ -52,7 +66,7 @@ impl Server {
             settings: settings(address),
             log: folder.join(format!("{}.log", piece.word())),
         };
-        let mut child = spec.start(None)?;
+        let mut child = spec.start_under(watcher, None)?;
         let ready = poll("a piece to listen", READY, async || {
             match child.ended_within(Duration::ZERO).await {
                 Ok(None) => {}
@@ -75,6 +89,14 @@ impl Server {
     /// When it is gone.
     pub(super) fn usage(&self) -> anyhow::Result<Usage> {
         Usage::of(self.child.id()?)
+    }
+
+    /// Asks it to end in order, and waits until it has.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub(super) async fn finish(mut self) -> anyhow::Result<()> {
+        self.child.finish(READY).await.map(drop)
     }
 
     /// Ends it.

@@ -1,0 +1,111 @@
+//! An edge whose file descriptors are few, as a process of its own between the other tests' peers.
+
+#![cfg(target_os = "linux")]
+#![expect(
+    dead_code,
+    unused_imports,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "parts of the other tests' peers; tests fail by panicking, and count small things"
+)]
+
+#[path = "edge/frames.rs"]
+mod frames;
+#[path = "edge/peers/mod.rs"]
+mod peers;
+#[path = "edge/web.rs"]
+mod web;
+
+use std::{fs, net::SocketAddr, time::Duration};
+
+use callbridge_proto::agent::v1::converse_request::Event;
+use frames::pcm;
+use peers::{Bench, Manner, Script, agent, heard};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    process::{Child, Command},
+    time::{sleep, timeout},
+};
+use web::Socket;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const LIMIT: usize = 60;
+/// More than it could have, and less than a listen queue holds.
+const CROWD: usize = 100;
+
+async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let waited = timeout(PATIENCE, async {
+        while !done().await {
+            sleep(Duration::from_millis(5)).await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("waited in vain for {what}"));
+}
+
+async fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+/// The bench's edge again as a process, which may have so many descriptors.
+async fn in_a_process(bench: &mut Bench) -> Child {
+    bench.tasks.stop();
+    (&mut bench.ended).await.unwrap().unwrap().unwrap();
+    (bench.public, bench.internal) = (free().await, free().await);
+    let process = Command::new("sh")
+        .args([
+            "-c",
+            &format!("ulimit -n {LIMIT}; exec \"$0\""),
+            env!("CARGO_BIN_EXE_edge"),
+        ])
+        .env_clear()
+        .envs(bench.vars.iter().cloned())
+        .env("EDGE_ADDR", bench.public.to_string())
+        .env("EDGE_INTERNAL_ADDR", bench.internal.to_string())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let public = bench.public;
+    until("the edge", async || TcpStream::connect(public).await.is_ok()).await;
+    process
+}
+
+/// F130: whoever crowds the door takes no descriptor that a live call needs: it is still given another agent.
+#[tokio::test]
+async fn a_crowd_leaves_live_calls_their_descriptors() {
+    let (breaking, mut first) = agent(Manner::Break).await;
+    let (url, mut second) = agent(Manner::Echo).await;
+    let mut bench = Bench::new(Script {
+        agents: vec![breaking, url],
+        ..Script::default()
+    })
+    .await;
+    let mut process = in_a_process(&mut bench).await;
+    let pid = process.id().unwrap();
+    let descriptors = || fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+    let mut socket = Socket::open(bench.public, &bench.socket_path(), None).await.unwrap();
+
+    let before = descriptors();
+    let mut crowd = Vec::new();
+    for _ in 0..CROWD {
+        crowd.push(TcpStream::connect(bench.public).await.unwrap());
+    }
+    // Nearly as many as are let in at that limit, beside the call.
+    until("the crowd", async || descriptors() >= before + 6).await;
+
+    socket.send(frames::connected()).await;
+    socket.send(frames::start(8000)).await;
+    assert!(matches!(heard(&mut first).await, Event::Start(_)));
+    assert!(matches!(heard(&mut second).await, Event::Start(_)));
+    for chunk in 1..=50 {
+        socket.send(frames::media(chunk, &pcm(vec![7; 160]))).await;
+        assert_eq!(socket.listen(160).await, [7; 160]);
+    }
+    assert!(descriptors() < LIMIT - 20, "{} descriptors", descriptors());
+
+    drop(crowd);
+    let mut another = Socket::open(bench.public, &bench.socket_path(), None).await.unwrap();
+    another.send(frames::connected()).await;
+    process.kill().await.unwrap();
+}
