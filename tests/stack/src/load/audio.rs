@@ -58,6 +58,7 @@ pub(super) async fn run(arguments: &Arguments, cores: &Cores, processors: usize)
         authorization: String::new(),
         account_sid: String::new(),
         to: String::new(),
+        first: 0,
     };
     let of_socket = measure("axum echo", with(Target::Socket(line)), &[&socket], length).await?;
     socket.end().await?;

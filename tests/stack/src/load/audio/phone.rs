@@ -43,6 +43,8 @@ pub(super) struct Line {
     pub(super) account_sid: String,
     /// The number that is called.
     pub(super) to: String,
+    /// The number of its first call: Exotel gives no SID twice.
+    pub(super) first: usize,
 }
 
 /// An open call.
@@ -87,6 +89,8 @@ impl Phone {
             let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
             bail!("the socket is refused: {}", String::from_utf8_lossy(line));
         }
+        let caller = Caller::new(Rc::clone(room), number);
+        let number = line.first + number;
         let stream_sid = format!("{number:032x}");
         let mut phone = Self {
             stream,
@@ -97,7 +101,7 @@ impl Phone {
             text: String::new(),
             out: Vec::new(),
             is_late: false,
-            caller: Caller::new(Rc::clone(room), number),
+            caller,
             stream_sid,
         };
         let start = serde_json::json!({

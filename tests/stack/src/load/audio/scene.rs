@@ -96,5 +96,6 @@ pub(super) fn line(edge: &Server, registered: &Registered) -> Line {
         authorization: format!("Basic {}", BASE64.encode(credentials.as_bytes())),
         account_sid: registered.account_sid.clone(),
         to: registered.phone_number.clone(),
+        first: 0,
     }
 }

@@ -23,6 +23,7 @@ use tonic::{
 
 use super::{
     generator::{Plan, Target},
+    phone::Line,
     run::measure,
     scene::{Scene, line},
 };
@@ -57,9 +58,10 @@ pub(in crate::load) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let collector = collect().await?;
     let scene = Scene::start(&[], &folder, CHUNK_MS).await?;
     let mut sides = Vec::new();
-    for endpoint in [None, Some(&*collector)] {
-        let short = count(&scene, &folder, endpoint, arguments.seconds).await?;
-        let long = count(&scene, &folder, endpoint, arguments.seconds * 3).await?;
+    for (side, endpoint) in [None, Some(&*collector)].into_iter().enumerate() {
+        let first = 2 * side * STREAMS;
+        let short = count(&scene, &folder, endpoint, first, arguments.seconds).await?;
+        let long = count(&scene, &folder, endpoint, first + STREAMS, arguments.seconds * 3).await?;
         let chunks = long.chunks - short.chunks;
         ensure!(chunks > 0.0, "the longer run has not more chunks than the shorter one");
         let per_stream_s = (long.instructions - short.instructions) / chunks * f64::from(1_000 / CHUNK_MS);
@@ -92,7 +94,13 @@ pub(in crate::load) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// Runs an edge for so long and counts the instructions of its whole life.
-async fn count(scene: &Scene, folder: &Path, endpoint: Option<&str>, seconds: u64) -> anyhow::Result<Counted> {
+async fn count(
+    scene: &Scene,
+    folder: &Path,
+    endpoint: Option<&str>,
+    first: usize,
+    seconds: u64,
+) -> anyhow::Result<Counted> {
     let log = folder.join("valgrind.log");
     let _ = fs::remove_file(&log);
     let said = format!("--log-file={}", log.display());
@@ -106,7 +114,10 @@ async fn count(scene: &Scene, folder: &Path, endpoint: Option<&str>, seconds: u6
         })
         .await?;
     let plan = Plan {
-        target: Target::Socket(line(&edge, &scene.echoed)),
+        target: Target::Socket(Line {
+            first,
+            ..line(&edge, &scene.echoed)
+        }),
         streams: STREAMS,
         chunk: Duration::from_millis(CHUNK_MS.into()),
         cores: Vec::new(),
