@@ -167,6 +167,44 @@ async fn both_sides_are_on_the_recording() {
     assert!(spool_is_empty(folder.path()));
 }
 
+/// F76, F78: an edge that stops ends only when its recordings are in the store, also of a call that the drain cuts off.
+#[tokio::test]
+async fn a_drained_edge_stores_its_recordings_before_it_ends() {
+    let folder = TempDir::new().unwrap();
+    let (url, _events) = agent(Manner::Echo).await;
+    let script = Script {
+        agents: vec![url],
+        record_audio: true,
+        ..Script::default()
+    };
+    let recordings = settings(folder.path());
+    let mut bench = Bench::with(script, |config| {
+        (config.recordings, config.drain) = (Some(recordings), Duration::from_millis(200));
+    })
+    .await;
+    let mut socket = begin(bench.public, &bench).await;
+    let said = sound(8000);
+    socket.say(&said).await;
+    assert_eq!(socket.listen(8000).await, said);
+    bench.tasks.stop();
+    assert_eq!(socket.closed().await, (1001, "drained".to_owned()));
+    timeout(PATIENCE, &mut bench.ended)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert!(spool_is_empty(folder.path()), "nothing is left for the next edge");
+    let (_, report) = reported(&mut bench).await;
+    assert_eq!(
+        (report.state(), report.missing_ms),
+        (RecordingState::Stored, 0),
+        "{}",
+        report.reason
+    );
+    assert!(find(&said, &sides(folder.path(), &report).0).is_some());
+}
+
 /// F72: what the person did not hear for interrupting is not on the recording; what she heard is, when she heard it.
 #[test]
 fn a_barge_in_cuts_the_recording_where_the_person_heard_it() {
