@@ -262,6 +262,9 @@ pub struct StreamReport {
     pub url: String,
     /// Whether the socket is open and `start` was sent.
     pub open: bool,
+    /// When `start` was sent: where `heard` begins.
+    #[serde(default)]
+    pub started: Option<DateTime<Utc>>,
     /// `completed`, `failed` or `cancelled`, once it ended.
     pub status: Option<String>,
     /// `bot`, `user` or `NA`, once it ended.

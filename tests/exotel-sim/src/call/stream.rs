@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Call, caller::Caller, playout::Playout, socket::Socket};
 use crate::{
-    Cause, StreamReport,
+    Cause, StreamReport, clock,
     settings::{Chunks, ClearedMarks, StreamEnd, Streams},
     wav::{self, Recording},
     wire::{FromBot, Opening, Writer},
@@ -183,6 +183,7 @@ impl Stream<'_> {
                 Over::Platform
             }
             Ok(()) => {
+                self.report.started = Some(clock::now());
                 self.publish(true);
                 self.note("start", &json!({}));
                 self.run(&mut line, &mut inbound, caller).await
@@ -233,13 +234,29 @@ impl Stream<'_> {
                     if ticks.is_multiple_of(1_000 / TICK_MS) {
                         self.publish(true);
                     }
-                    self.tick(line, caller).await.err().map(Over::Failed)
+                    // What has come is there to be played: a clock that runs late makes no hole of its own.
+                    match self.receive_waiting(line, inbound).await {
+                        Some(over) => Some(over),
+                        None => self.tick(line, caller).await.err().map(Over::Failed),
+                    }
                 }
             };
             if let Some(over) = over {
                 return over;
             }
         }
+    }
+
+    /// Takes what was read ahead.
+    async fn receive_waiting(&mut self, line: &mut Line, inbound: &mut mpsc::Receiver<Inbound>) -> Option<Over> {
+        for _ in 0..READ_AHEAD {
+            let Ok(message) = inbound.try_recv() else { break };
+            let over = self.receive(line, Some(message)).await;
+            if over.is_some() {
+                return over;
+            }
+        }
+        None
     }
 
     /// One step of the line's clock: 20 ms of both voices.
