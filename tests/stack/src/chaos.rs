@@ -8,6 +8,7 @@ mod check;
 mod dice;
 mod figures;
 mod kills;
+mod live;
 mod load;
 mod outages;
 mod part;
@@ -122,6 +123,8 @@ async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 rounds,
                 replicas: arguments.replicas(),
                 contacts: arguments.contacts,
+                calls: arguments.calls,
+                previous: arguments.previous.clone(),
             };
             progress.figures.add(part.run(&state, &postgres, &screen).await?);
             progress.keep(&state)?;
@@ -168,6 +171,8 @@ fn part_of(what: What) -> u64 {
         What::Postgres => 250,
         What::Callbacks => 50,
         What::Zombie => 100,
+        What::Rolling => 10,
+        What::EdgeDetach => 20,
         // Its deaths are spread over the campaigns.
         What::Campaign => u64::MAX,
     }

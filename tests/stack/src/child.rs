@@ -48,6 +48,9 @@ pub(crate) fn die_with_driver() {
 pub(crate) struct Spec {
     /// Which piece, for errors.
     pub(crate) name: &'static str,
+    /// Another program than this one: an earlier release's, which takes no arguments and does not know its driver. None: this
+    /// program again.
+    pub(crate) program: Option<PathBuf>,
     /// What makes this program that piece.
     pub(crate) arguments: Vec<String>,
     /// Its whole environment, beside what is passed on.
@@ -84,7 +87,10 @@ impl Spec {
     pub(crate) fn start_under(&self, watcher: &[&str], crash_at: Option<&str>) -> anyhow::Result<Child> {
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot write {}", self.log.display()))?;
-        let program = std::env::current_exe().context("cannot find this program again")?;
+        let program = match &self.program {
+            Some(program) => program.clone(),
+            None => std::env::current_exe().context("cannot find this program again")?,
+        };
         let passed_on: BTreeMap<_, _> = PASSED_ON
             .iter()
             .filter_map(|name| Some((*name, std::env::var_os(name)?)))
@@ -153,9 +159,14 @@ impl Child {
         }
     }
 
+    /// Asks it to end in order, as Kubernetes does.
+    pub(crate) fn terminate(&self) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
     /// Asks it to end in order, and waits for so long.
     pub(crate) async fn finish(&mut self, limit: Duration) -> anyhow::Result<Death> {
-        self.signal(Signal::TERM)?;
+        self.terminate()?;
         match self.ended_within(limit).await? {
             Some(death) => Ok(death),
             None => bail!("a child is still there {} s after SIGTERM", limit.as_secs()),

@@ -8,6 +8,7 @@ pub mod client;
 pub mod dev;
 pub mod keys;
 pub mod load;
+mod pattern;
 mod piece;
 mod poll;
 mod port;

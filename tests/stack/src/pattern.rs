@@ -4,7 +4,7 @@
 use std::{ops::Range, sync::LazyLock};
 
 /// Samples until the values begin again: 8 s at 8 kHz. What is nearer than half of it is told apart for sure.
-pub(super) const PERIOD: u64 = 64_000;
+pub(crate) const PERIOD: u64 = 64_000;
 /// The longest piece that [`samples`] gives, in samples: no frame is longer.
 const LONGEST: u64 = 48 * 1024;
 /// Holes that are remembered; in the audio of a call with more of them, late samples may count as doubled.
@@ -26,18 +26,18 @@ fn samples(from: u64, count: u64) -> Option<&'static [u8]> {
 
 /// What became of the audio, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     /// It did not come.
-    pub(super) lost: u64,
+    pub(crate) lost: u64,
     /// It came again.
-    pub(super) doubled: u64,
+    pub(crate) doubled: u64,
     /// It came after what follows it, or nobody sent it.
-    pub(super) out_of_order: u64,
+    pub(crate) out_of_order: u64,
 }
 
 impl Counts {
     /// Of two calls together.
-    pub(super) fn and(self, other: Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         Self {
             lost: self.lost + other.lost,
             doubled: self.doubled + other.doubled,
@@ -46,14 +46,14 @@ impl Counts {
     }
 
     /// Nothing is wrong.
-    pub(super) fn is_clean(self) -> bool {
+    pub(crate) fn is_clean(self) -> bool {
         self == Self::default()
     }
 }
 
 /// One call's audio: what is said next, and what was heard of it.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     /// Where in the period this call begins: another one than all others, so that audio of another call is in the wrong place.
     offset: u64,
     sent: u64,
@@ -64,7 +64,7 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// The call of this number.
-    pub(super) fn new(number: usize) -> Self {
+    pub(crate) fn new(number: usize) -> Self {
         Self {
             // 29 has no divisor in common with the period.
             offset: (number as u64).wrapping_mul(29) % PERIOD,
@@ -76,14 +76,14 @@ impl Ledger {
     }
 
     /// The next samples to say, as bytes.
-    pub(super) fn say(&mut self, count: u64) -> &'static [u8] {
+    pub(crate) fn say(&mut self, count: u64) -> &'static [u8] {
         let said = samples(self.offset + self.sent, count).unwrap_or_default();
         self.sent += said.len() as u64 / 2;
         said
     }
 
     /// Takes what was heard. Returns which samples of the call are new and where they should be, from the first sample said.
-    pub(super) fn hear(&mut self, pcm: &[u8]) -> Range<u64> {
+    pub(crate) fn hear(&mut self, pcm: &[u8]) -> Range<u64> {
         let first = self.expected;
         let whole = samples(self.offset + first, pcm.len() as u64 / 2);
         if whole == Some(pcm) {
@@ -139,12 +139,12 @@ impl Ledger {
     }
 
     /// Whether everything said was heard, or something after it.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         self.expected >= self.sent
     }
 
     /// The end: what was not heard by now is lost.
-    pub(super) fn close(&self) -> Counts {
+    pub(crate) fn close(&self) -> Counts {
         let mut counts = self.counts;
         counts.lost += 2 * self.sent.saturating_sub(self.expected);
         // Samples that were never said have been heard.

@@ -21,6 +21,19 @@ The exit code is 0 only when all that must hold does:
                  of campaigns also: a cap or rate of their own, a contact that was lost, doubled, left or dialled too often,
                  and late_posts: a request more than a second after PauseCampaign was answered, before the campaign was resumed
 
+rolling and edge-detach have people who talk all the time, half of them called by us. Each says samples of which every one is
+known; the agent echoes them, and the person hangs up when the echo has ended. Of each call must hold (all in violations):
+  dropped          a call that ended in any other way, or before all was said
+  samples_lost     samples that were said and did not come back: from the very first to the very last one, nothing is left out
+  samples_doubled  samples that came back more than once, or in another place
+  refused          (rolling) a request, callback or handshake of Exotel's without an answer or with 5xx, each try counted by
+                   itself; a connection that no process took; a PlaceCall that failed four times in a row (others: retried)
+  and the row says that the person hung up, with one end of the call and of its only session, none of them presumed
+A round of rolling replaces all edges, or all replicas of call-service, as a Deployment with maxSurge 1 and maxUnavailable 0
+does: behind a Service, by SIGTERM, with an exit code of 0. A round of edge-detach kills all replicas at one moment, and before
+that as many replicas that serve nobody: a hole in the audio (longest_hole_ms, windows_over_40_ms) counts when those make
+nothing like it (control_ms, control), three times or in one of twenty rounds twice as long, or more often than chance has it.
+
 State, in target/chaos/WHAT/ unless --state-dir says otherwise:
   progress.json  the figures of the parts that are done, for --from
   part/          the part that runs, or failed: ledger.jsonl and events.jsonl of the simulator, logs of the processes,
@@ -30,6 +43,7 @@ Examples:
   cargo chaos kills --rounds 40 --seed 1       under a minute
   cargo chaos kills --rounds 10000             every crash point hundreds of times; with --replicas 4 in half the time
   cargo chaos kills --rounds 10000 --from 4000 goes on after an interrupt (progress.json says from where)
+  cargo chaos rolling --rounds 100 --calls 200  100 rolling restarts; cargo build --release first, on small machines
   cargo chaos campaign --contacts 100000 --rounds 100   100 deaths spread over a campaign of half an hour or more";
 
 /// Breaks a running callbridge and checks that every call was dialled at most once, that none is lost and that no slot is stuck.
@@ -55,6 +69,13 @@ pub(super) struct Arguments {
     /// campaign: contacts of all campaigns together.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
     pub(super) contacts: u64,
+    /// rolling, edge-detach: calls that are live at one time.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=2_000))]
+    pub(super) calls: u16,
+    /// rolling: a folder with the programs call-service and edge of an earlier release. Restarts then lead from the one release to
+    /// the other and back, on the schema of this one.
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) previous: Option<PathBuf>,
     /// Where state goes; two that run at one time need one each.
     #[arg(long, value_name = "FOLDER")]
     pub(super) state_dir: Option<PathBuf>,
@@ -73,6 +94,10 @@ pub(super) enum What {
     Zombie,
     /// Replicas, by SIGKILL at random times, while campaigns call all their contacts.
     Campaign,
+    /// Nothing: all edges, then all replicas of call-service are replaced as a Deployment does it, while people talk.
+    Rolling,
+    /// All replicas of call-service, by SIGKILL at one moment, while people talk.
+    EdgeDetach,
 }
 
 impl What {
@@ -84,6 +109,16 @@ impl What {
             Self::Callbacks => "callbacks",
             Self::Zombie => "zombie",
             Self::Campaign => "campaign",
+            Self::Rolling => "rolling",
+            Self::EdgeDetach => "edge-detach",
+        }
+    }
+
+    /// Whether people talk all the time, and what they hear is compared with what was said.
+    pub(super) fn is_live(self) -> bool {
+        match self {
+            Self::Rolling | Self::EdgeDetach => true,
+            Self::Kills | Self::Postgres | Self::Callbacks | Self::Zombie | Self::Campaign => false,
         }
     }
 }
@@ -91,7 +126,7 @@ impl What {
 impl Arguments {
     pub(super) fn replicas(&self) -> usize {
         let usual = match self.what {
-            What::Kills | What::Postgres | What::Callbacks => 2,
+            What::Kills | What::Postgres | What::Callbacks | What::Rolling | What::EdgeDetach => 2,
             What::Zombie => 3,
             What::Campaign => 4,
         };
@@ -137,6 +172,14 @@ impl PieceName {
         match self {
             Self::CallService => "call-service",
             Self::Edge => "edge",
+        }
+    }
+
+    /// The settings of where it serves, and of where it says whether it is ready.
+    pub(super) fn addresses(self) -> [&'static str; 2] {
+        match self {
+            Self::CallService => ["CALL_SERVICE_ADDR", "CALL_SERVICE_INTERNAL_ADDR"],
+            Self::Edge => ["EDGE_ADDR", "EDGE_INTERNAL_ADDR"],
         }
     }
 }

@@ -79,7 +79,7 @@ fn callbacks(fault: Fault, dice: &mut Dice) -> Callbacks {
 
 /// Runs the rounds; nothing of ours dies.
 pub(super) async fn run(stage: &Stage<'_>, children: Vec<Child>) -> anyhow::Result<Broken> {
-    let part = stage.part;
+    let part = &stage.part;
     let done = Mutex::new((Figures::default(), Told::default(), part.first));
     let lanes = (0..SIDE_BY_SIDE).map(|lane| {
         let done = &done;
@@ -104,6 +104,9 @@ pub(super) async fn run(stage: &Stage<'_>, children: Vec<Child>) -> anyhow::Resu
         campaigns: BTreeMap::new(),
         pauses: Vec::new(),
         children,
+        talks: Vec::new(),
+        windows: Vec::new(),
+        not_taken: Vec::new(),
     })
 }
 

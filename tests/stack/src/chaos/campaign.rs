@@ -109,6 +109,9 @@ pub(super) async fn run(stage: &Stage<'_>, children: Vec<Child>) -> anyhow::Resu
         campaigns: campaigns.into_iter().map(|(id, (_, given))| (id, given)).collect(),
         pauses,
         children,
+        talks: Vec::new(),
+        windows: Vec::new(),
+        not_taken: Vec::new(),
     })
 }
 
@@ -213,7 +216,7 @@ async fn deaths(
     mut children: Vec<Child>,
     over: &CancellationToken,
 ) -> anyhow::Result<(Figures, Vec<Child>)> {
-    let part = stage.part;
+    let part = &stage.part;
     let mut figures = Figures::default();
     let pause = pause(part.contacts, part.rounds);
     for round in part.first..part.first + part.rounds {

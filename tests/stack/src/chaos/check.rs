@@ -3,6 +3,7 @@
 mod campaigns;
 mod evidence;
 mod pauses;
+mod talk;
 mod violation;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -11,7 +12,7 @@ use callbridge_proto::id::CallId;
 use chrono::{DateTime, TimeDelta, Utc};
 
 pub(super) use self::{
-    evidence::{Accepted, Campaign, Dial, Evidence, Limits, Pause, Post, Row},
+    evidence::{Accepted, Campaign, Dial, Evidence, Hole, Limits, Pause, Post, Row, Sound, Talk, TalkRow, Window},
     violation::Violation,
 };
 
@@ -32,6 +33,22 @@ pub(super) struct Verdict {
     pub(super) late_posts: u64,
     /// The latest request that came in a pause, in milliseconds after it was answered.
     pub(super) latest_post_ms: u64,
+    /// Calls that ended otherwise than their person wanted.
+    pub(super) dropped: u64,
+    /// Connections, requests and handshakes that nobody took, and calls that were refused.
+    pub(super) refused: u64,
+    /// Samples that were said and not heard.
+    pub(super) samples_lost: u64,
+    /// Samples that were heard more than once, or in the wrong place.
+    pub(super) samples_doubled: u64,
+    /// The longest hole that was heard while edges were detached, in milliseconds.
+    pub(super) hole_ms: u64,
+    /// The same while they were not, and as much happened to others.
+    pub(super) hole_control_ms: u64,
+    /// Windows with a hole over 40 ms while edges were detached.
+    pub(super) holes: u64,
+    /// The same while they were not.
+    pub(super) holes_control: u64,
     /// Everything that is wrong.
     pub(super) violations: Vec<Violation>,
 }
@@ -67,6 +84,7 @@ pub(super) fn check(evidence: &Evidence) -> Verdict {
     }
     campaigns::check(evidence, &rows, &mut verdict);
     pauses::check(evidence, &rows, &mut verdict);
+    talk::check(evidence, &mut verdict);
     verdict
 }
 

@@ -44,6 +44,30 @@ pub(super) struct Figures {
     pub(super) late_posts: u64,
     /// See [`Verdict`].
     pub(super) latest_post_ms: u64,
+    /// Processes that were replaced.
+    pub(super) restarts: u64,
+    /// Calls whose audio flowed, at each round's beginning.
+    pub(super) live: Vec<u64>,
+    /// Calls on which people talked, inbound ones among them.
+    pub(super) talks: u64,
+    /// Calls that were asked for again because the first answer was no definite one.
+    pub(super) retried: u64,
+    /// See [`Verdict`].
+    pub(super) dropped: u64,
+    /// See [`Verdict`].
+    pub(super) refused: u64,
+    /// See [`Verdict`].
+    pub(super) samples_lost: u64,
+    /// See [`Verdict`].
+    pub(super) samples_doubled: u64,
+    /// See [`Verdict`].
+    pub(super) hole_ms: u64,
+    /// See [`Verdict`].
+    pub(super) hole_control_ms: u64,
+    /// See [`Verdict`].
+    pub(super) holes: u64,
+    /// See [`Verdict`].
+    pub(super) holes_control: u64,
     /// Outbound rows.
     pub(super) calls: u64,
     /// Dials in the ledger.
@@ -74,7 +98,10 @@ impl Figures {
         both(&mut self.misses, other.misses);
         self.recoveries_ms.extend(other.recoveries_ms);
         self.settled_ms.extend(other.settled_ms);
+        self.live.extend(other.live);
         self.seconds += other.seconds;
+        self.hole_ms = self.hole_ms.max(other.hole_ms);
+        self.hole_control_ms = self.hole_control_ms.max(other.hole_control_ms);
         self.latest_post_ms = self.latest_post_ms.max(other.latest_post_ms);
         for (mine, theirs) in [
             (&mut self.rounds, other.rounds),
@@ -87,6 +114,15 @@ impl Figures {
             (&mut self.contacts, other.contacts),
             (&mut self.pauses, other.pauses),
             (&mut self.late_posts, other.late_posts),
+            (&mut self.restarts, other.restarts),
+            (&mut self.talks, other.talks),
+            (&mut self.retried, other.retried),
+            (&mut self.dropped, other.dropped),
+            (&mut self.refused, other.refused),
+            (&mut self.samples_lost, other.samples_lost),
+            (&mut self.samples_doubled, other.samples_doubled),
+            (&mut self.holes, other.holes),
+            (&mut self.holes_control, other.holes_control),
             (&mut self.calls, other.calls),
             (&mut self.dials, other.dials),
             (&mut self.double_dials, other.double_dials),
@@ -108,6 +144,14 @@ impl Figures {
         self.pauses = verdict.pauses;
         self.late_posts = verdict.late_posts;
         self.latest_post_ms = verdict.latest_post_ms;
+        self.dropped = verdict.dropped;
+        self.refused = verdict.refused;
+        self.samples_lost = verdict.samples_lost;
+        self.samples_doubled = verdict.samples_doubled;
+        self.hole_ms = verdict.hole_ms;
+        self.hole_control_ms = verdict.hole_control_ms;
+        self.holes = verdict.holes;
+        self.holes_control = verdict.holes_control;
         self.violations = u64::try_from(verdict.violations.len()).unwrap_or(u64::MAX);
     }
 
@@ -140,6 +184,7 @@ impl Figures {
                 quantile(&self.settled_ms, 100)
             ),
             What::Zombie => format!("zombies={} in_dial={}", self.zombies, self.zombies_in_dial),
+            What::Rolling | What::EdgeDetach => self.of_talk(what),
             What::Campaign => format!(
                 "kills={} pauses={} late_posts={} latest_post_ms={} contacts={}",
                 self.kills, self.pauses, self.late_posts, self.latest_post_ms, self.contacts
@@ -147,7 +192,9 @@ impl Figures {
         };
         let points = match what {
             What::Kills => format!(" crash_points_min={}", self.rarest()),
-            What::Postgres | What::Callbacks | What::Zombie | What::Campaign => String::new(),
+            What::Postgres | What::Callbacks | What::Zombie | What::Campaign | What::Rolling | What::EdgeDetach => {
+                String::new()
+            }
         };
         format!(
             "{head} calls={} dials={} double_dials={} lost_calls={} stuck_slots={} violations={} untold_dials={}{points} \
@@ -161,6 +208,31 @@ impl Figures {
             self.untold_dials,
             self.seconds
         )
+    }
+
+    fn of_talk(&self, what: What) -> String {
+        let refused = if what == What::Rolling {
+            format!(" refused={}", self.refused)
+        } else {
+            String::new()
+        };
+        let sound = format!(
+            "dropped={}{refused} samples_lost={} samples_doubled={}",
+            self.dropped, self.samples_lost, self.samples_doubled
+        );
+        let (live, talks, retried) = (quantile(&self.live, 50), self.talks, self.retried);
+        let common = format!(
+            "rounds={} live_median={live} talks={talks} retried={retried}",
+            self.rounds
+        );
+        if what == What::Rolling {
+            format!("{sound} restarts={} {common}", self.restarts)
+        } else {
+            format!(
+                "{sound} longest_hole_ms={} control_ms={} windows_over_40_ms={} control={} kills={} {common}",
+                self.hole_ms, self.hole_control_ms, self.holes, self.holes_control, self.kills
+            )
+        }
     }
 
     /// How often the crash point was hit that was hit least.
@@ -301,6 +373,16 @@ mod tests {
             ..Verdict::default()
         });
         assert!(!figures.hold());
+        let line = figures.line(What::Rolling, 9);
+        assert!(
+            line.starts_with("dropped=0 refused=0 samples_lost=0 samples_doubled=0 restarts=0 rounds=0 "),
+            "{line}"
+        );
+        let line = figures.line(What::EdgeDetach, 9);
+        assert!(
+            line.contains("longest_hole_ms=0 control_ms=0 windows_over_40_ms=0 control=0"),
+            "{line}"
+        );
         let line = figures.line(What::Campaign, 9);
         assert!(line.contains("pauses=9 late_posts=1 latest_post_ms=1200"), "{line}");
     }

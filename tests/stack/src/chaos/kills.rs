@@ -110,7 +110,7 @@ impl Shared<'_> {
         let mut strikes = self.strikes.subscribe();
         first.kill().await?;
         figures.kills += 1;
-        let part = self.stage.part;
+        let part = &self.stage.part;
         loop {
             let round = self.next.fetch_add(1, Ordering::Relaxed);
             if round >= part.first + part.rounds {

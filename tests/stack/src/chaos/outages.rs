@@ -24,7 +24,7 @@ const RECOVERED: Duration = Duration::from_secs(30);
 /// Runs the rounds; the replicas live through them.
 pub(super) async fn run(stage: &Stage<'_>, mut children: Vec<Child>) -> anyhow::Result<(Figures, Vec<Child>)> {
     let mut figures = Figures::default();
-    let part = stage.part;
+    let part = &stage.part;
     for round in part.first..part.first + part.rounds {
         let mut dice = Dice::new(part.seed, "outage", round);
         sleep(dice.millis(UP.0, UP.1)).await;

@@ -17,9 +17,10 @@ use tokio::time::sleep;
 use super::{
     arguments::What,
     callbacks, campaign,
-    check::{self, Campaign, Evidence, Pause, Verdict, Violation},
+    check::{self, Campaign, Evidence, Pause, Talk, Verdict, Violation, Window},
     figures::Figures,
     kills,
+    live::{self, Fleet},
     load::{Load, Told},
     outages, people,
     pulse::Pulse,
@@ -45,7 +46,7 @@ const TOLD_IN_FULL: usize = 50;
 const FOLDER: &str = "part";
 
 /// Which rounds.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Part {
     /// What is broken.
     pub(super) what: What,
@@ -59,6 +60,10 @@ pub(super) struct Part {
     pub(super) replicas: usize,
     /// Of campaigns.
     pub(super) contacts: u64,
+    /// People who talk at one time.
+    pub(super) calls: u16,
+    /// Programs of an earlier release.
+    pub(super) previous: Option<PathBuf>,
 }
 
 /// What the rounds of every mode leave.
@@ -71,8 +76,14 @@ pub(super) struct Broken {
     pub(super) campaigns: BTreeMap<String, Campaign>,
     /// The pauses of campaigns.
     pub(super) pauses: Vec<Pause>,
-    /// The replicas, alive and unarmed.
+    /// The processes, alive and unarmed.
     pub(super) children: Vec<Child>,
+    /// The calls on which people talked.
+    pub(super) talks: Vec<Talk>,
+    /// Windows in which replicas died.
+    pub(super) windows: Vec<Window>,
+    /// Connections that no process of a kind took.
+    pub(super) not_taken: Vec<(String, u64)>,
 }
 
 /// What the rounds of every mode get.
@@ -92,19 +103,31 @@ impl Part {
     pub(super) async fn run(self, parent: &Path, postgres: &Arc<Postgres>, screen: &Screen) -> anyhow::Result<Figures> {
         let begun = Instant::now();
         let folder = prepare(parent)?;
-        let (system, children) = System::start(&folder, postgres, self).await?;
-        let pulse = Pulse::start(&system, self.what);
+        let (what, rounds) = (self.what, self.rounds);
+        let mut system = System::start(&folder, postgres, &self).await?;
+        // Processes that come and go have Services before them, the others have fixed addresses.
+        let (fleet, children) = if what.is_live() {
+            let fleet = Fleet::start(&system, self.previous.as_deref()).await?;
+            (Some(fleet), Vec::new())
+        } else {
+            (None, system.raise().await?)
+        };
+        system.furnish(&self).await?;
+        let pulse = Pulse::start(&system, what);
         let stage = Stage {
             part: self,
             system: &system,
             pulse: &pulse,
             screen,
         };
-        let mut broken = stage.rounds(children).await?;
+        let mut broken = match fleet {
+            Some(fleet) => live::run(&stage, fleet).await?,
+            None => stage.rounds(children).await?,
+        };
         settle(&stage).await?;
-        let verdict = judge(system, &mut broken).await?;
+        let verdict = judge(system, what, &mut broken).await?;
         let mut figures = broken.figures;
-        figures.rounds = self.rounds;
+        figures.rounds = rounds;
         figures.seconds = begun.elapsed().as_secs_f64();
         for violation in verdict.violations.iter().take(TOLD_IN_FULL) {
             screen.line(&format!("VIOLATION {violation}"));
@@ -119,7 +142,7 @@ impl Part {
 impl Stage<'_> {
     /// Breaks the system while clients place calls; the replicas run as they should afterwards.
     async fn rounds(&self, children: Vec<Child>) -> anyhow::Result<Broken> {
-        let part = self.part;
+        let part = &self.part;
         // Their calls come in batches, or from campaigns.
         if part.what == What::Callbacks {
             return callbacks::run(self, children).await;
@@ -130,8 +153,10 @@ impl Stage<'_> {
         let load = Load::start(self.system, self.pulse, part.seed, part.first);
         let (figures, children) = match part.what {
             What::Kills => kills::run(self, children).await?,
-            What::Postgres | What::Callbacks | What::Campaign => outages::run(self, children).await?,
             What::Zombie => zombie::run(self, children).await?,
+            What::Postgres | What::Callbacks | What::Campaign | What::Rolling | What::EdgeDetach => {
+                outages::run(self, children).await?
+            }
         };
         self.screen.show(part.first + part.rounds, "clients finish");
         Ok(Broken {
@@ -140,6 +165,9 @@ impl Stage<'_> {
             campaigns: BTreeMap::new(),
             pauses: Vec::new(),
             children,
+            talks: Vec::new(),
+            windows: Vec::new(),
+            not_taken: Vec::new(),
         })
     }
 }
@@ -198,7 +226,7 @@ async fn settle(stage: &Stage<'_>) -> anyhow::Result<()> {
 }
 
 /// Ends the system, reads what it left, and checks it.
-async fn judge(system: System, broken: &mut Broken) -> anyhow::Result<Verdict> {
+async fn judge(system: System, what: What, broken: &mut Broken) -> anyhow::Result<Verdict> {
     let folder = system.folder.clone();
     let limits = system
         .members
@@ -209,6 +237,18 @@ async fn judge(system: System, broken: &mut Broken) -> anyhow::Result<Verdict> {
     let control = system.control.clone();
     system.end(take(&mut broken.children)).await?;
     let told = take(&mut broken.told);
+    let mut not_taken = Vec::new();
+    if what == What::Rolling {
+        not_taken = records::not_taken(&folder.join("events.jsonl"))?;
+        for (what, count) in &broken.not_taken {
+            not_taken.extend((0..*count).map(|_| format!("a connection to {what}")));
+        }
+    }
+    let talk_rows = if what.is_live() {
+        records::talk_rows(&client).await?
+    } else {
+        Vec::new()
+    };
     let refuses = |number: &str| {
         control
             .outcome(number)
@@ -226,11 +266,16 @@ async fn judge(system: System, broken: &mut Broken) -> anyhow::Result<Verdict> {
         campaigns: take(&mut broken.campaigns),
         pauses: take(&mut broken.pauses),
         contacts: records::contacts(&client).await?,
+        talks: take(&mut broken.talks),
+        talk_rows,
+        windows: take(&mut broken.windows),
+        not_taken,
     };
     let verdict = check::check(&evidence);
     let figures = &mut broken.figures;
     figures.calls = u64::try_from(evidence.rows.len())?;
     figures.dials = u64::try_from(evidence.dials.len())?;
+    figures.talks = u64::try_from(evidence.talks.len())?;
     figures.judge(&verdict);
     let mut text = String::new();
     for violation in verdict.violations.iter().take(TOLD_IN_FULL) {

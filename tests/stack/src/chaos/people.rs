@@ -98,6 +98,18 @@ pub(super) fn settings_of_campaign() -> Settings {
     }
 }
 
+/// People answer at once and talk in real time; no callback is lost.
+pub(super) fn settings_of_talk() -> Settings {
+    Settings {
+        time_scale: 1.0,
+        ring_delay_ms: 20,
+        answer_delay_ms: 100,
+        stream: Streams::default(),
+        callbacks: Callbacks::default(),
+        ..settings()
+    }
+}
+
 /// What a contact's phone does, if it is anything else than being busy.
 pub(super) fn contact(dice: &mut Dice) -> Option<Outcome> {
     let kinds = [

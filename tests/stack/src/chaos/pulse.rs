@@ -34,7 +34,8 @@ impl Pulse {
     /// Begins to look.
     pub(super) fn start(system: &System, what: What) -> Self {
         let every = match what {
-            What::Campaign => EVERY_OF_CAMPAIGN,
+            // Nor by those who talk.
+            What::Campaign | What::Rolling | What::EdgeDetach => EVERY_OF_CAMPAIGN,
             What::Kills | What::Postgres | What::Callbacks | What::Zombie => EVERY,
         };
         let (tell, seen) = watch::channel(Seen::default());

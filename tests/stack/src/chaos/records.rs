@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use exotel_sim::{Event, Fate, ledger};
 use tokio_postgres::Client;
 
-use super::check::{Dial, Post, Row};
+use super::check::{Dial, Post, Row, TalkRow};
 
 /// The outbound dials of a ledger.
 pub(super) fn dials(path: &Path) -> anyhow::Result<Vec<Dial>> {
@@ -43,17 +43,87 @@ pub(super) fn posts(path: &Path, refuses: impl Fn(&str) -> bool) -> anyhow::Resu
 
 /// When calls ended, by CallSid, from an event journal.
 pub(super) fn ends(path: &Path) -> anyhow::Result<HashMap<String, DateTime<Utc>>> {
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut ends = HashMap::new();
-    for (number, line) in BufReader::new(file).lines().enumerate() {
-        let line = line.with_context(|| format!("cannot read {}", path.display()))?;
-        let event: Event = serde_json::from_str(&line)
-            .with_context(|| format!("line {} of {} is no event", number + 1, path.display()))?;
+    for event in events(path)? {
+        let event = event?;
         if event.kind == "call" && event.facts["what"] == "ended" {
             ends.extend(event.call_sid.map(|sid| (sid, event.time)));
         }
     }
     Ok(ends)
+}
+
+/// What nobody took: requests of applets, tries of callbacks and handshakes without an answer or with 5xx, each by itself, as
+/// Exotel repeats few of them.
+pub(super) fn not_taken(path: &Path) -> anyhow::Result<Vec<String>> {
+    let mut not_taken = Vec::new();
+    for event in events(path)? {
+        let event = event?;
+        let facts = &event.facts;
+        let answered = facts["status"].as_u64().is_some_and(|status| status < 500);
+        let (what, error) = match event.kind.as_str() {
+            "applet" if !answered => (facts["applet"].as_str(), &facts["error"]),
+            "callback" if !answered && facts["lost"] == false => (facts["event"].as_str(), &facts["error"]),
+            "stream" if facts["what"] == "handshake failed" => (Some("handshake"), &facts["facts"]["error"]),
+            _ => continue,
+        };
+        not_taken.push(format!(
+            "{} ({}) of {} at {}: status {}, {error}",
+            what.unwrap_or("?"),
+            event.kind,
+            event.call_sid.as_deref().unwrap_or("no call"),
+            event.time,
+            facts["status"]
+        ));
+    }
+    Ok(not_taken)
+}
+
+fn events(path: &Path) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Event>>> {
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let path = path.to_owned();
+    let lines = BufReader::new(file).lines().enumerate();
+    Ok(lines.map(move |(number, line)| {
+        let line = line.with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_str(&line).with_context(|| format!("line {} of {} is no event", number + 1, path.display()))
+    }))
+}
+
+/// What the rows of all calls say of their ends.
+pub(super) async fn talk_rows(client: &Client) -> anyhow::Result<Vec<TalkRow>> {
+    let terminal = "('completed', 'no_answer', 'busy', 'failed', 'canceled')";
+    let statement = format!(
+        "SELECT c.id::text, c.call_sid, c.state::text, c.end_reason, e.ends, m.sessions, e.session_ends, \
+         c.end_presumed OR e.presumed OR m.presumed \
+         FROM calls c, \
+         LATERAL (SELECT count(*) FILTER (WHERE state IN {terminal} AND state IS DISTINCT FROM before) AS ends, \
+         count(*) FILTER (WHERE type = 'media_ended') AS session_ends, bool_or(data ? 'presumed') AS presumed \
+         FROM (SELECT type, state, data, lag(state) OVER (ORDER BY version) AS before \
+         FROM call_events WHERE call_id = c.id) story) e, \
+         LATERAL (SELECT count(*) AS sessions, coalesce(bool_or(end_presumed), false) AS presumed \
+         FROM media_sessions WHERE call_id = c.id AND started_at IS NOT NULL) m \
+         WHERE c.call_sid IS NOT NULL"
+    );
+    let found = client
+        .query(&statement, &[])
+        .await
+        .context("cannot read the calls' ends")?;
+    found
+        .iter()
+        .map(|row| {
+            let id: String = row.try_get(0)?;
+            Ok(TalkRow {
+                call: format!("{}_{}", CallId::PREFIX, id.replace('-', "")),
+                call_sid: row.try_get(1)?,
+                state: row.try_get(2)?,
+                end_reason: row.try_get(3)?,
+                ends: row.try_get(4)?,
+                sessions: row.try_get(5)?,
+                session_ends: row.try_get(6)?,
+                presumed: row.try_get(7)?,
+            })
+        })
+        .collect()
 }
 
 /// All outbound rows.

@@ -18,6 +18,7 @@ use super::{
     arguments::{PieceName, What},
     balancer,
     check::Limits,
+    live::Service,
     part::Part,
     people, pieces,
 };
@@ -47,6 +48,22 @@ const ACCOUNTS: [(u32, u32); 8] = [
 
 /// The account of campaigns: a rate at which its cap is reached now and then.
 const ACCOUNT_OF_CAMPAIGNS: [(u32, u32); 1] = [(24, 6_000)];
+
+/// The account of people who talk: nothing holds their calls up.
+const ACCOUNT_OF_TALK: [(u32, u32); 1] = [(0, 6_000)];
+
+/// Clients of one Service: each has a connection of its own.
+const CLIENTS_OF_SERVICE: usize = 4;
+
+/// Of the edge and of call-service while people talk: they may finish, and what is believed dead after some time has that time.
+const PATIENT: [(&str, &str); 2] = [("EDGE_DRAIN_SECONDS", "60"), ("EDGE_ACCEPT_SECONDS", "1")];
+const PATIENT_CALLS: [(&str, &str); 3] = [
+    // Longer than from one heartbeat of the edge to the next (10 s).
+    ("ATTACH_LEASE", "12s"),
+    // Longer than the edge's longest pause before it attaches again (3 s).
+    ("ATTACH_GRACE", "4s"),
+    ("DRAIN_TIMEOUT", "20s"),
+];
 
 /// What makes windows short, so that nothing waits for real ones.
 const SHORT: [(&str, &str); 10] = [
@@ -100,25 +117,32 @@ pub(super) struct System {
     pub(super) edge: Spec,
     /// The edge's process; who breaks more than a replica holds the lock.
     pub(super) edge_child: Mutex<Option<Child>>,
+    /// Where people talk: the Services before the processes, which others start and stop.
+    pub(super) front: Option<Front>,
     /// Everything in this process that ends with the part.
     pub(super) tasks: Tasks,
     simulator: Simulator,
     agent: crate::Piece,
 }
 
+/// The Services of a system whose processes come and go.
+#[derive(Debug)]
+pub(super) struct Front {
+    /// Before the edges.
+    pub(super) edges: Service,
+    /// Before the replicas of call-service.
+    pub(super) call_services: Service,
+}
+
 impl System {
-    /// Starts it, with accounts registered and all replicas ready; their processes are handed to who breaks them.
-    pub(super) async fn start(
-        folder: &Path,
-        postgres: &Arc<Postgres>,
-        part: Part,
-    ) -> anyhow::Result<(Self, Vec<Child>)> {
+    /// Starts what is this process's, and says how the processes are to be started.
+    pub(super) async fn start(folder: &Path, postgres: &Arc<Postgres>, part: &Part) -> anyhow::Result<Self> {
         let seed = part.seed;
         let of_campaigns = part.what == What::Campaign;
-        let people = if of_campaigns {
-            people::settings_of_campaign()
-        } else {
-            people::settings()
+        let people = match part.what {
+            What::Campaign => people::settings_of_campaign(),
+            What::Rolling | What::EdgeDetach => people::settings_of_talk(),
+            What::Kills | What::Postgres | What::Callbacks | What::Zombie => people::settings(),
         };
         let url = postgres.create_database().await?;
         let database = url.rsplit('/').next().and_then(|name| name.split('?').next());
@@ -137,7 +161,18 @@ impl System {
         let echo = start_agent(crate::stack::bind(0).await?)?;
 
         let local = || Ok::<_, std::io::Error>(SocketAddr::from((Ipv4Addr::LOCALHOST, port::lasting()?)));
-        let edge_at = local()?;
+        let front = if part.what.is_live() {
+            Some(Front {
+                edges: Service::start(&tasks).await?,
+                call_services: Service::start(&tasks).await?,
+            })
+        } else {
+            None
+        };
+        let edge_at = match &front {
+            Some(front) => front.edges.address(),
+            None => local()?,
+        };
         let common = settings([
             ("WEBHOOK_BASE_URL", format!("http://{edge_at}")),
             ("AGENT_ENDPOINT_ALLOW", "loopback,127.0.0.0/8".to_owned()),
@@ -156,6 +191,9 @@ impl System {
             ]);
             settings.extend(common.clone());
             settings.extend(SHORT.map(|(name, value)| (name.to_owned(), value.to_owned())));
+            if front.is_some() {
+                settings.extend(PATIENT_CALLS.map(|(name, value)| (name.to_owned(), value.to_owned())));
+            }
             if of_campaigns {
                 // Nothing there waits for a look: news wakes whoever has to act, and four replicas that look cost a machine much.
                 settings.insert("POLL_INTERVAL".to_owned(), "500ms".to_owned());
@@ -164,13 +202,17 @@ impl System {
             let log = folder.join(format!("call-service-{number}.log"));
             let spec = Spec {
                 name: PieceName::CallService.word(),
+                program: None,
                 arguments: pieces::arguments(PieceName::CallService),
                 settings,
                 log,
             };
             all.push(Replica { spec, internal });
         }
-        let balancer = balancer::start(&tasks, addresses.clone()).await?;
+        let balancer = match &front {
+            Some(front) => front.call_services.address(),
+            None => balancer::start(&tasks, addresses.clone()).await?,
+        };
         let mut of_edge = settings([
             ("CALL_SERVICE_URL", format!("http://{balancer}")),
             ("CALL_SERVICE_API_KEY", keys.edge_api_key.clone()),
@@ -181,14 +223,19 @@ impl System {
             ("EDGE_ACCEPT_SECONDS", "0".to_owned()),
         ]);
         of_edge.extend(common);
+        if front.is_some() {
+            of_edge.extend(PATIENT.map(|(name, value)| (name.to_owned(), value.to_owned())));
+            addresses = vec![balancer; CLIENTS_OF_SERVICE];
+        }
         let edge = Spec {
             name: PieceName::Edge.word(),
+            program: None,
             arguments: pieces::arguments(PieceName::Edge),
             settings: of_edge,
             log: folder.join("edge.log"),
         };
         let key = ApiKey::new(&keys.api_key);
-        let mut system = Self {
+        Ok(Self {
             folder: folder.to_owned(),
             postgres: Arc::clone(postgres),
             database,
@@ -196,26 +243,38 @@ impl System {
             clients: addresses.iter().map(|at| Clients::new(*at, key.clone())).collect(),
             members: Vec::new(),
             replicas: all,
-            edge_child: Mutex::new(Some(edge.start(None)?)),
+            edge_child: Mutex::new(None),
             edge,
+            front,
             tasks,
             simulator,
             agent: echo,
-        };
+        })
+    }
+
+    /// Starts the edge and all replicas, which are ready then; their processes are handed to who breaks them.
+    pub(super) async fn raise(&self) -> anyhow::Result<Vec<Child>> {
+        *self.edge_child.lock().await = Some(self.edge.start(None)?);
         let mut children = Vec::new();
-        for replica in &system.replicas {
+        for replica in &self.replicas {
             let mut child = replica.spec.start(None)?;
             replica.ready(&mut child).await?;
             children.push(child);
         }
-        if of_campaigns {
-            // Its people move in with its contacts.
-            system.register(&ACCOUNT_OF_CAMPAIGNS).await?;
-        } else {
-            system.register(&ACCOUNTS).await?;
-            people::move_in(&system.control, seed)?;
+        Ok(children)
+    }
+
+    /// Registers the accounts, and lets the people move in whose phones do something of their own.
+    pub(super) async fn furnish(&mut self, part: &Part) -> anyhow::Result<()> {
+        match part.what {
+            // Their people come with their contacts, or call by call.
+            What::Campaign => self.register(&ACCOUNT_OF_CAMPAIGNS).await,
+            What::Rolling | What::EdgeDetach => self.register(&ACCOUNT_OF_TALK).await,
+            What::Kills | What::Postgres | What::Callbacks | What::Zombie => {
+                self.register(&ACCOUNTS).await?;
+                people::move_in(&self.control, part.seed)
+            }
         }
-        Ok((system, children))
     }
 
     async fn register(&mut self, accounts: &[(u32, u32)]) -> anyhow::Result<()> {
@@ -223,6 +282,10 @@ impl System {
         let agent = self.agent.url();
         for &(concurrent, per_minute) in accounts {
             let mut registration = Registration::new("chaos")?;
+            if self.front.is_some() {
+                // All that is heard is an echo.
+                r#"{"greet":false}"#.clone_into(&mut registration.agent.config);
+            }
             registration.account.calls_per_minute = i32::try_from(per_minute)?;
             registration.account.max_concurrent_calls = i32::try_from(concurrent)?;
             let simulator = self.simulator.base_url();

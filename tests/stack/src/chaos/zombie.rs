@@ -94,7 +94,7 @@ pub(super) async fn run(stage: &Stage<'_>, children: Vec<Child>) -> anyhow::Resu
 impl Shared<'_> {
     async fn rounds(&self, replica: &Replica, mut child: Child) -> anyhow::Result<(Figures, Child)> {
         let mut figures = Figures::default();
-        let part = self.stage.part;
+        let part = &self.stage.part;
         let mut is_armed = false;
         loop {
             let bed = self.beds.acquire().await?;

@@ -7,7 +7,6 @@ mod frame;
 mod generator;
 mod histogram;
 mod moments;
-mod pattern;
 mod phone;
 pub(super) mod pieces;
 mod room;

@@ -92,6 +92,7 @@ async fn start(
     let local = || Ok::<_, std::io::Error>(SocketAddr::from(([127, 0, 0, 1], port::lasting()?)));
     let (address, internal) = (local()?, local()?);
     let spec = Spec {
+        program: None,
         name: piece.word(),
         arguments: piece.arguments(address, &[]),
         settings: settings(address, internal),

@@ -29,6 +29,77 @@ pub(in super::super) struct Evidence {
     pub(in super::super) pauses: Vec<Pause>,
     /// How many contacts a campaign has in a state.
     pub(in super::super) contacts: BTreeMap<(String, String), u64>,
+    /// The calls on which people talked.
+    pub(in super::super) talks: Vec<Talk>,
+    /// What our rows say of all calls, where people talked.
+    pub(in super::super) talk_rows: Vec<TalkRow>,
+    /// Windows in which replicas died.
+    pub(in super::super) windows: Vec<Window>,
+    /// Connections, requests and handshakes that nobody took, where none may be refused.
+    pub(in super::super) not_taken: Vec<String>,
+}
+
+/// A call on which somebody talked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in super::super) struct Talk {
+    /// The simulator's id; empty when there was no call.
+    pub(in super::super) call_sid: String,
+    /// Why it did not end as the person wanted.
+    pub(in super::super) wrong: Option<String>,
+    /// What was heard; nothing of a call that ended otherwise.
+    pub(in super::super) sound: Sound,
+}
+
+/// What was heard of what was said, from the first sample to the last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in super::super) struct Sound {
+    /// Samples that did not come back.
+    pub(in super::super) lost: u64,
+    /// Samples that came back again, or in the wrong place.
+    pub(in super::super) doubled: u64,
+    /// Silence in the midst of it.
+    pub(in super::super) holes: Vec<Hole>,
+}
+
+/// Silence that nobody said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct Hole {
+    /// Its beginning.
+    pub(in super::super) at: DateTime<Utc>,
+    /// Its length.
+    pub(in super::super) ms: u64,
+}
+
+/// A time in which replicas of call-service died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct Window {
+    /// The moment before they died.
+    pub(in super::super) from: DateTime<Utc>,
+    /// Its end.
+    pub(in super::super) until: DateTime<Utc>,
+    /// Whether the edges were attached to them.
+    pub(in super::super) attached: bool,
+}
+
+/// What our rows say of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct TalkRow {
+    /// As the API writes it.
+    pub(in super::super) call: String,
+    /// Exotel's id.
+    pub(in super::super) call_sid: String,
+    /// The database's word.
+    pub(in super::super) state: String,
+    /// Why it ended.
+    pub(in super::super) end_reason: Option<String>,
+    /// How often it came to an end, by its events.
+    pub(in super::super) ends: i64,
+    /// Media sessions that began.
+    pub(in super::super) sessions: i64,
+    /// Ends of sessions, by the call's events.
+    pub(in super::super) session_ends: i64,
+    /// Whether an end, of the call or of a session, is or was presumed.
+    pub(in super::super) presumed: bool,
 }
 
 /// PlaceCall answered OK.

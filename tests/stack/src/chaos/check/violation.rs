@@ -76,6 +76,22 @@ pub(in super::super) enum Violation {
     },
     /// There are more or fewer contacts than were sent.
     ContactsLost { campaign: String, rows: u64, sent: u64 },
+    /// A call ended otherwise than its person wanted.
+    Dropped { call: String, how: String },
+    /// Something else was heard than was said.
+    OtherSound { call: String, lost: u64, doubled: u64 },
+    /// A row tells another end than the person's, or tells it more than once.
+    OtherEnd { call: String, what: String },
+    /// A connection, a request or a handshake that nobody took.
+    NotTaken { what: String },
+    /// More or longer holes while edges were detached than at other times.
+    Holes {
+        longest_ms: u64,
+        control_ms: u64,
+        longer: usize,
+        windows: usize,
+        control_windows: usize,
+    },
 }
 
 impl Violation {
@@ -89,6 +105,9 @@ impl Violation {
             | Self::EndWithoutDial { call, .. }
             | Self::LatePost { call, .. }
             | Self::ForeignSid { call, .. }
+            | Self::Dropped { call, .. }
+            | Self::OtherSound { call, .. }
+            | Self::OtherEnd { call, .. }
             | Self::AcceptedWithoutRow { call, .. } => Some(call),
             Self::OtherCall { row, .. } => Some(row),
             Self::OnceMore { second, .. } => Some(second),
@@ -100,7 +119,9 @@ impl Violation {
             | Self::Refused { .. }
             | Self::TooOften { .. }
             | Self::ContactsLeft { .. }
-            | Self::ContactsLost { .. } => None,
+            | Self::ContactsLost { .. }
+            | Self::NotTaken { .. }
+            | Self::Holes { .. } => None,
         }
     }
 }
@@ -170,6 +191,26 @@ impl fmt::Display for Violation {
             Self::ContactsLost { campaign, rows, sent } => {
                 write!(f, "lost contacts: {campaign} has {rows} rows, {sent} were sent")
             }
+            Self::Dropped { call, how } => write!(f, "dropped: {call}: {how}"),
+            Self::OtherSound { call, lost, doubled } => {
+                write!(
+                    f,
+                    "other sound: {call}: {lost} samples did not come back, {doubled} once more or elsewhere"
+                )
+            }
+            Self::OtherEnd { call, what } => write!(f, "other end: {call}: {what}"),
+            Self::NotTaken { what } => write!(f, "not taken: {what}"),
+            Self::Holes {
+                longest_ms,
+                control_ms,
+                longer,
+                windows,
+                control_windows,
+            } => write!(
+                f,
+                "holes: the longest is {longest_ms} ms while edges are detached and {control_ms} ms at other times; {longer} \
+                 are twice as long as any there; {windows} windows have one that its pair has not, {control_windows} pairs"
+            ),
         }
     }
 }

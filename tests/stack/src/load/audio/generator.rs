@@ -14,10 +14,10 @@ use super::{
     cores,
     direct::{self, Direct},
     histogram::Histogram,
-    pattern::Counts,
     phone::{self, Line, Phone},
     room::{Caller, Room},
 };
+use crate::pattern::Counts;
 
 /// Calls that are being set up at one time.
 const OPENINGS: usize = 16;

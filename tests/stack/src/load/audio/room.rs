@@ -12,10 +12,8 @@ use tokio::{
     time::Instant,
 };
 
-use super::{
-    histogram::Histogram,
-    pattern::{Counts, Ledger},
-};
+use super::histogram::Histogram;
+use crate::pattern::{Counts, Ledger};
 
 /// Samples per second.
 pub(super) const RATE: u64 = 8_000;

@@ -61,6 +61,7 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], port::lasting()?));
         let spec = Spec {
+            program: None,
             name: piece.word(),
             arguments: piece.arguments(address, cores),
             settings: settings(address),
