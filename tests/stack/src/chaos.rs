@@ -15,6 +15,8 @@ mod part;
 mod pauses;
 mod people;
 mod pieces;
+mod presets;
+mod progress;
 mod pulse;
 mod records;
 mod screen;
@@ -28,8 +30,9 @@ use clap::Parser as _;
 
 use self::{
     arguments::{Arguments, What},
-    figures::{Figures, Progress},
+    figures::Figures,
     part::Part,
+    progress::Progress,
     screen::{Screen, say},
 };
 use crate::{

@@ -31,7 +31,8 @@ known; the agent echoes them, and the person hangs up when the echo has ended. O
   and the row says that the person hung up, with one end of the call and of its only session, none of them presumed
 A round of rolling replaces all edges, or all replicas of call-service, as a Deployment with maxSurge 1 and maxUnavailable 0
 does: behind a Service, by SIGTERM, with an exit code of 0. A round of edge-detach kills all replicas at one moment, and before
-that as many replicas that serve nobody: a hole in the audio (longest_hole_ms, windows_over_40_ms) counts when those make
+that as many replicas that serve nobody; at the end of a part an edge dies, its calls (cut) must be settled, and the URLs of
+their sockets must open nothing. A hole in the audio (longest_hole_ms, windows_over_40_ms) counts when those make
 nothing like it (control_ms, control), three times or in one of twenty rounds twice as long, or more often than chance has it.
 
 State, in target/chaos/WHAT/ unless --state-dir says otherwise:

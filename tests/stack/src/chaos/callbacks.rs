@@ -1,7 +1,7 @@
 //! Exotel's callbacks go wrong, a batch of calls at a time.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -106,6 +106,7 @@ pub(super) async fn run(stage: &Stage<'_>, children: Vec<Child>) -> anyhow::Resu
         children,
         talks: Vec::new(),
         windows: Vec::new(),
+        cut: BTreeSet::new(),
         not_taken: Vec::new(),
     })
 }

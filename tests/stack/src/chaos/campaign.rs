@@ -1,7 +1,7 @@
 //! Campaigns call all their contacts while replicas die, and while their contacts still come.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -111,6 +111,7 @@ pub(super) async fn run(stage: &Stage<'_>, children: Vec<Child>) -> anyhow::Resu
         children,
         talks: Vec::new(),
         windows: Vec::new(),
+        cut: BTreeSet::new(),
         not_taken: Vec::new(),
     })
 }

@@ -1,14 +1,10 @@
 //! What a run came to, kept between parts.
 
-use std::{collections::BTreeMap, fs, io::ErrorKind, path::Path};
+use std::collections::BTreeMap;
 
-use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{arguments::What, check::Verdict};
-
-/// The file in the state folder.
-const FILE: &str = "progress.json";
 
 /// Figures that add up over parts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -44,6 +40,8 @@ pub(super) struct Figures {
     pub(super) late_posts: u64,
     /// See [`Verdict`].
     pub(super) latest_post_ms: u64,
+    /// Calls whose edge died.
+    pub(super) cut: u64,
     /// Processes that were replaced.
     pub(super) restarts: u64,
     /// Calls whose audio flowed, at each round's beginning.
@@ -114,6 +112,7 @@ impl Figures {
             (&mut self.contacts, other.contacts),
             (&mut self.pauses, other.pauses),
             (&mut self.late_posts, other.late_posts),
+            (&mut self.cut, other.cut),
             (&mut self.restarts, other.restarts),
             (&mut self.talks, other.talks),
             (&mut self.retried, other.retried),
@@ -229,8 +228,9 @@ impl Figures {
             format!("{sound} restarts={} {common}", self.restarts)
         } else {
             format!(
-                "{sound} longest_hole_ms={} control_ms={} windows_over_40_ms={} control={} kills={} {common}",
-                self.hole_ms, self.hole_control_ms, self.holes, self.holes_control, self.kills
+                "{sound} longest_hole_ms={} control_ms={} windows_over_40_ms={} control={} kills={} edge_kills={} \
+                 cut={} {common}",
+                self.hole_ms, self.hole_control_ms, self.holes, self.holes_control, self.kills, self.edge_kills, self.cut
             )
         }
     }
@@ -250,60 +250,6 @@ fn quantile(values: &[u64], percent: usize) -> u64 {
     sorted.get(at).or(sorted.last()).copied().unwrap_or(0)
 }
 
-/// What is kept between runs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Progress {
-    /// The mode's word.
-    pub(super) what: String,
-    /// Of all parts.
-    pub(super) seed: u64,
-    /// Of all parts that are done.
-    pub(super) figures: Figures,
-}
-
-impl Progress {
-    /// Goes on at a round, with the figures so far.
-    pub(super) fn resume(folder: &Path, what: What, from: u64, seed: Option<u64>) -> anyhow::Result<Self> {
-        let path = folder.join(FILE);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                anyhow::bail!(
-                    "there is nothing to go on from: {} is missing; leave --from out",
-                    path.display()
-                )
-            }
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-        };
-        let progress: Self = serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?;
-        ensure!(
-            progress.what == what.word(),
-            "{} is of `cargo chaos {}`: choose another --state-dir",
-            path.display(),
-            progress.what
-        );
-        let done = progress.figures.rounds;
-        ensure!(
-            done == from,
-            "{done} rounds are done: go on with --from {done}, or leave --from out to begin anew"
-        );
-        ensure!(
-            seed.is_none_or(|seed| seed == progress.seed),
-            "the rounds so far have seed {}: leave --seed out",
-            progress.seed
-        );
-        Ok(progress)
-    }
-
-    /// Replaces the file in one step.
-    pub(super) fn keep(&self, folder: &Path) -> anyhow::Result<()> {
-        let (partial, path) = (folder.join(format!("{FILE}.partial")), folder.join(FILE));
-        let json = serde_json::to_vec_pretty(self)?;
-        let written = fs::write(&partial, json).and_then(|()| fs::rename(&partial, &path));
-        written.with_context(|| format!("cannot write {}", path.display()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -317,32 +263,6 @@ mod tests {
             [0, 50, 99, 100].map(|percent| quantile(&hundred, percent)),
             [1, 50, 99, 100]
         );
-    }
-
-    #[test]
-    fn a_run_goes_on_only_where_it_was() {
-        let folder = tempfile::tempdir().unwrap();
-        let resume = |from, seed| Progress::resume(folder.path(), What::Kills, from, seed).map_err(|e| e.to_string());
-        assert!(resume(0, None).unwrap_err().contains("leave --from out"));
-        let mut figures = Figures {
-            rounds: 30,
-            kills: 31,
-            hits: [("posting".to_owned(), 2)].into(),
-            ..Figures::default()
-        };
-        figures.add(figures.clone());
-        let kept = Progress {
-            what: "kills".to_owned(),
-            seed: 5,
-            figures,
-        };
-        kept.keep(folder.path()).unwrap();
-        assert_eq!(resume(60, None).unwrap(), kept);
-        assert_eq!((kept.figures.kills, kept.figures.hits["posting"]), (62, 4));
-        assert!(resume(30, None).unwrap_err().contains("--from 60"));
-        assert!(resume(60, Some(6)).unwrap_err().contains("seed 5"));
-        let other = Progress::resume(folder.path(), What::Zombie, 60, None).unwrap_err();
-        assert!(other.to_string().contains("cargo chaos kills"));
     }
 
     #[test]

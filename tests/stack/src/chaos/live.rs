@@ -2,13 +2,19 @@
 //! echoes them, and what comes back is compared.
 
 mod callers;
+mod cut;
+mod desk;
 mod detach;
 mod pool;
 mod rolling;
 mod service;
 mod sound;
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 
@@ -68,10 +74,14 @@ pub(super) async fn run(stage: &Stage<'_>, mut fleet: Fleet) -> anyhow::Result<B
     .await?;
     let mut figures = Figures::default();
     let mut windows: Vec<Window> = Vec::new();
+    let mut cut = BTreeSet::new();
     if what == What::Rolling {
         rolling::run(stage, &mut fleet, &mut figures).await?;
     } else {
         detach::run(stage, &mut fleet, &mut callers, &mut figures, &mut windows).await?;
+        cut = cut::run(stage, &mut fleet, &mut callers).await?;
+        figures.edge_kills += 1;
+        figures.cut += u64::try_from(cut.len())?;
     }
     stage.screen.show(stage.part.first + stage.part.rounds, "people finish");
     let heard = callers.finish(LAST_CALLS).await;
@@ -90,6 +100,7 @@ pub(super) async fn run(stage: &Stage<'_>, mut fleet: Fleet) -> anyhow::Result<B
         children,
         talks: heard.talks,
         windows,
+        cut,
         not_taken: refused.map(|(what, count)| (what.to_owned(), count)).into(),
     })
 }

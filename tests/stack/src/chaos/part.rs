@@ -1,7 +1,7 @@
 //! One part of a run: a system of its own, broken for some rounds, settled, and checked in full.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
     io::ErrorKind,
@@ -82,6 +82,8 @@ pub(super) struct Broken {
     pub(super) talks: Vec<Talk>,
     /// Windows in which replicas died.
     pub(super) windows: Vec<Window>,
+    /// Calls whose edge died, by the simulator's ids.
+    pub(super) cut: BTreeSet<String>,
     /// Connections that no process of a kind took.
     pub(super) not_taken: Vec<(String, u64)>,
 }
@@ -167,6 +169,7 @@ impl Stage<'_> {
             children,
             talks: Vec::new(),
             windows: Vec::new(),
+            cut: BTreeSet::new(),
             not_taken: Vec::new(),
         })
     }
@@ -192,13 +195,20 @@ fn prepare(state: &Path) -> anyhow::Result<PathBuf> {
 /// was not.
 async fn settle(stage: &Stage<'_>) -> anyhow::Result<()> {
     let client = stage.system.connect().await?;
-    let statement = "SELECT count(*) FROM calls WHERE state IN ('queued', 'dialing', 'unconfirmed', 'placed', 'ringing', \
-                     'in_progress')";
+    let open_calls = "SELECT count(*) FROM calls WHERE state IN ('queued', 'dialing', 'unconfirmed', 'placed', 'ringing', \
+                      'in_progress')";
+    // The session of an edge that died ends when its lease lapses, which may be after its call.
+    let open_sessions = "SELECT count(DISTINCT call_id) FROM media_sessions WHERE started_at IS NOT NULL AND ended_at IS NULL";
+    let statement = if stage.part.what.is_live() {
+        format!("SELECT ({open_calls}) + ({open_sessions})")
+    } else {
+        open_calls.to_owned()
+    };
     let begun = Instant::now();
     let mut quiet_since = None;
     while begun.elapsed() < SETTLE {
         let open: i64 = client
-            .query_one(statement, &[])
+            .query_one(&statement, &[])
             .await
             .context("cannot count calls")?
             .get(0);
@@ -269,6 +279,7 @@ async fn judge(system: System, what: What, broken: &mut Broken) -> anyhow::Resul
         talks: take(&mut broken.talks),
         talk_rows,
         windows: take(&mut broken.windows),
+        cut: take(&mut broken.cut),
         not_taken,
     };
     let verdict = check::check(&evidence);

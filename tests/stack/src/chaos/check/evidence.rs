@@ -1,6 +1,6 @@
 //! What is held against each other.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 
@@ -35,6 +35,8 @@ pub(in super::super) struct Evidence {
     pub(in super::super) talk_rows: Vec<TalkRow>,
     /// Windows in which replicas died.
     pub(in super::super) windows: Vec<Window>,
+    /// Calls whose edge died, by the simulator's ids.
+    pub(in super::super) cut: BTreeSet<String>,
     /// Connections, requests and handshakes that nobody took, where none may be refused.
     pub(in super::super) not_taken: Vec<String>,
 }

@@ -22,7 +22,8 @@ pub(super) fn check(evidence: &Evidence, verdict: &mut Verdict) {
             None if talk.call_sid.is_empty() => "no call".to_owned(),
             None => talk.call_sid.clone(),
         };
-        if let Some(how) = &talk.wrong {
+        let is_cut = evidence.cut.contains(&talk.call_sid);
+        if let Some(how) = talk.wrong.as_ref().filter(|_| !is_cut) {
             verdict.dropped += 1;
             let how = how.clone();
             verdict.violations.push(Violation::Dropped { call, how });
@@ -39,7 +40,7 @@ pub(super) fn check(evidence: &Evidence, verdict: &mut Verdict) {
         }
         let wrong = match row {
             None => Some("there is no row".to_owned()),
-            Some(row) => row.wrong(),
+            Some(row) => row.wrong(is_cut),
         };
         if let Some(what) = wrong {
             verdict.violations.push(Violation::OtherEnd { call, what });
@@ -57,13 +58,13 @@ pub(super) fn check(evidence: &Evidence, verdict: &mut Verdict) {
 }
 
 impl TalkRow {
-    /// What the row of a call says that its person ended.
-    fn wrong(&self) -> Option<String> {
-        let end = (self.state.as_str(), self.end_reason.as_deref().unwrap_or("no reason"));
-        if end != ("completed", "customer_hung_up") {
-            return Some(format!("the row says {} ({})", end.0, end.1));
+    /// What is wrong with the row of a call that its person ended, or that a death of its edge cut.
+    fn wrong(&self, is_cut: bool) -> Option<String> {
+        let reason = self.end_reason.as_deref().unwrap_or("no reason");
+        if self.state != "completed" || !is_cut && reason != "customer_hung_up" {
+            return Some(format!("the row says {} ({reason})", self.state));
         }
-        if self.presumed {
+        if self.presumed && !is_cut {
             return Some("an end was presumed while the person talked".to_owned());
         }
         // The session began and ended once, and so did the call.

@@ -165,6 +165,15 @@ impl Pool {
         Ok(count)
     }
 
+    /// Kills the one that has been there for longest.
+    pub(super) async fn kill_one(&mut self) -> anyhow::Result<()> {
+        ensure!(!self.members.is_empty(), "there is no {} to kill", self.name.word());
+        let mut member = self.members.remove(0);
+        member.child.kill().await?;
+        locked(&self.endpoints).retain(|endpoint| endpoint.address != member.address);
+        Ok(())
+    }
+
     /// Starts so many, and waits until all get connections.
     pub(super) async fn raise(&mut self, count: usize) -> anyhow::Result<()> {
         for _ in 0..count {

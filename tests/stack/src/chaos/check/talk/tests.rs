@@ -79,6 +79,31 @@ fn a_call_is_as_it_was_heard_and_as_the_row_says() {
 }
 
 #[test]
+fn a_call_whose_edge_died_ends_otherwise_but_once() {
+    let cut = |row: TalkRow| {
+        let evidence = Evidence {
+            talks: vec![Talk {
+                wrong: Some("the bot ended it".to_owned()),
+                ..talk()
+            }],
+            talk_rows: vec![row],
+            cut: ["s1".to_owned()].into(),
+            ..Evidence::default()
+        };
+        let mut verdict = Verdict::default();
+        check(&evidence, &mut verdict);
+        (verdict.dropped, verdict.violations.len())
+    };
+    let ended = TalkRow {
+        end_reason: Some("completed".to_owned()),
+        presumed: true,
+        ..row()
+    };
+    assert_eq!(cut(ended.clone()), (0, 0));
+    assert_eq!(cut(TalkRow { session_ends: 0, ..ended }), (0, 1));
+}
+
+#[test]
 fn what_nobody_took_and_calls_that_were_refused_are_counted() {
     let evidence = Evidence {
         talks: vec![talk()],
