@@ -95,6 +95,8 @@ struct Edge {
     sessions: Tasks,
     /// The control stream, and what is prepared ahead of a call.
     background: Tasks,
+    /// The process's: while they stop, no connection is kept for another request.
+    process: Tasks,
 }
 
 impl Edge {
@@ -139,6 +141,7 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
         pending: Arc::new(Semaphore::new(config.max_pending_sockets)),
         sessions: Tasks::new(),
         background: Tasks::new(),
+        process: tasks.clone(),
         ingress,
         clock,
         config,
@@ -180,7 +183,7 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
 
     tracing::info!(sessions = edge.live.count(), "draining");
     let drained = async {
-        connections.shut_down(REQUEST_LIMIT).await;
+        connections.shut_down(server::LINGER + REQUEST_LIMIT).await;
         timeout(config.drain, edge.live.none())
             .await
             .map_err(|_| "the drain limit is reached")

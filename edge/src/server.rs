@@ -25,6 +25,9 @@ const MAX_HEADER: usize = 16 * 1024;
 const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(10);
 /// The wait after a failed accept, for example without file descriptors (F106).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection that is kept for another request outlives `closing` at most: a request that is on its way already would
+/// be lost with it. As long as new work is taken after SIGTERM, but not longer than this.
+pub(crate) const LINGER: Duration = Duration::from_secs(5);
 
 /// Of how many descriptors one may be a connection's: a call that records, and has an agent of its own connection, needs two more.
 const DESCRIPTORS_PER_CONNECTION: usize = 3;
@@ -45,7 +48,8 @@ fn most(configured: usize, descriptors: usize) -> usize {
     most.min(configured)
 }
 
-/// Accepts until `closing`; then connections finish the request they are at. Sessions are not theirs any more.
+/// Accepts until `closing`; then connections finish the request they are at, or the one that still comes. Sessions are not theirs
+/// any more.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -83,12 +87,13 @@ pub(crate) async fn serve(
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()))
             .with_upgrades();
         let closing = closing.clone();
+        let linger = config.accept_window.min(LINGER);
         connections.spawn(async move {
             tokio::pin!(connection);
             // An error is the peer's: it went away or does not speak HTTP.
             tokio::select! {
                 _ = connection.as_mut() => {}
-                () = closing.cancelled() => {
+                () = async { closing.cancelled().await; sleep(linger).await } => {
                     connection.as_mut().graceful_shutdown();
                     let _ = connection.await;
                 }

@@ -87,12 +87,12 @@ pub(crate) fn router(edge: Arc<Edge>) -> Router {
         .route_layer(middleware::from_fn_with_state(Arc::clone(&edge), observe))
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::Method)
-        .layer(middleware::from_fn(guard))
+        .layer(middleware::from_fn_with_state(Arc::clone(&edge), guard))
         .with_state(edge)
 }
 
 /// Refuses what is too long to be Exotel's, and sets the headers that all answers have.
-async fn guard(request: Request, next: Next) -> Response {
+async fn guard(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> Response {
     let length = request.uri().path_and_query().map_or(0, |text| text.as_str().len());
     let mut response = if length > MAX_URI {
         Problem::UriTooLong.into_response()
@@ -105,6 +105,10 @@ async fn guard(request: Request, next: Next) -> Response {
         HeaderValue::from_static("max-age=31536000"),
     );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Whoever keeps connections shall send the next request to an edge that stays.
+    if edge.process.is_stopping() && !headers.contains_key(header::CONNECTION) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use callbridge_proto::agent::v1::converse_request::Event;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::{
     frames::{self, pcm},
@@ -67,4 +71,37 @@ async fn a_drain_can_be_cut_short() {
     hears(&mut events, |event| matches!(event, Event::Stop(_))).await;
     assert_eq!(bench.end().await.1.reason, "drained");
     bench.ended.await.unwrap().unwrap().unwrap();
+}
+
+/// F76: a connection that is kept for the next request is not closed under it: it gets its answer, and hears that it was the last.
+#[tokio::test]
+async fn a_kept_connection_gets_a_last_answer() {
+    let (url, _events) = agent(Manner::Echo).await;
+    let script = Script {
+        agents: vec![url],
+        ..Script::default()
+    };
+    let bench = Bench::with(script, |config| config.accept_window = Duration::from_secs(4)).await;
+    let mut kept = TcpStream::connect(bench.public).await.unwrap();
+    let first = ask(&mut kept).await;
+    assert!(!first.contains("connection: close"), "{first}");
+    bench.tasks.stop();
+    // Until nobody listens any more.
+    while TcpStream::connect(bench.public).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    let last = ask(&mut kept).await;
+    assert!(last.contains("connection: close"), "{last}");
+    assert_eq!(kept.read(&mut [0]).await.unwrap(), 0, "and that is its end");
+    bench.ended.await.unwrap().unwrap().unwrap();
+}
+
+/// One request; the head of its answer.
+async fn ask(kept: &mut TcpStream) -> String {
+    kept.write_all(b"HEAD / HTTP/1.1\r\nhost: edge\r\n\r\n").await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(kept.read_u8().await.expect("an answer"));
+    }
+    String::from_utf8(head).unwrap().to_ascii_lowercase()
 }

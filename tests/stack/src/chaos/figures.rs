@@ -230,7 +230,13 @@ impl Figures {
             format!(
                 "{sound} longest_hole_ms={} control_ms={} windows_over_40_ms={} control={} kills={} edge_kills={} \
                  cut={} {common}",
-                self.hole_ms, self.hole_control_ms, self.holes, self.holes_control, self.kills, self.edge_kills, self.cut
+                self.hole_ms,
+                self.hole_control_ms,
+                self.holes,
+                self.holes_control,
+                self.kills,
+                self.edge_kills,
+                self.cut
             )
         }
     }

@@ -198,7 +198,8 @@ async fn settle(stage: &Stage<'_>) -> anyhow::Result<()> {
     let open_calls = "SELECT count(*) FROM calls WHERE state IN ('queued', 'dialing', 'unconfirmed', 'placed', 'ringing', \
                       'in_progress')";
     // The session of an edge that died ends when its lease lapses, which may be after its call.
-    let open_sessions = "SELECT count(DISTINCT call_id) FROM media_sessions WHERE started_at IS NOT NULL AND ended_at IS NULL";
+    let open_sessions =
+        "SELECT count(DISTINCT call_id) FROM media_sessions WHERE started_at IS NOT NULL AND ended_at IS NULL";
     let statement = if stage.part.what.is_live() {
         format!("SELECT ({open_calls}) + ({open_sessions})")
     } else {

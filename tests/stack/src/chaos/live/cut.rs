@@ -27,7 +27,10 @@ pub(super) async fn run(
     // A call that begins has nothing yet that could be cut.
     callers.pause().await?;
     let control = &stage.system.control;
-    let open = control.calls().into_iter().filter(|call| call.streams.iter().any(|stream| stream.open));
+    let open = control
+        .calls()
+        .into_iter()
+        .filter(|call| call.streams.iter().any(|stream| stream.open));
     let open: Vec<String> = open.map(|call| call.call_sid).collect();
     fleet.edges.kill_one().await?;
     let cut = || -> Vec<CallReport> {

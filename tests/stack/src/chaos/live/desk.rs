@@ -150,8 +150,7 @@ impl Desk {
         let key = request.idempotency_key.clone();
         let client = usize::try_from(number).unwrap_or(0) % self.clients.len().max(1);
         let placed = self.place(&self.clients[client], &request, &mut heard.retried).await;
-        let _ = self.control.clear_outcome(person);
-        match placed {
+        let began = match placed {
             Ok(call) => {
                 let (id, call_sid) = (call.id, call.exotel_call_sid);
                 heard.told.accepted.push(Accepted { key, call: id.clone() });
@@ -166,7 +165,10 @@ impl Desk {
                 heard.told.refused.push((key, status));
                 Err(None)
             }
-        }
+        };
+        // Not before it was dialled.
+        let _ = self.control.clear_outcome(person);
+        began
     }
 
     /// The dial of a call whose client was answered before it was made: by a replica that stops.

@@ -27,14 +27,8 @@ const PROPAGATION: Duration = Duration::from_millis(700);
 /// All live calls end within this after SIGTERM.
 const DRAINED: Duration = Duration::from_mins(1);
 
-/// From a pod's deletion to SIGTERM, as `preStop` of its manifest: the edge takes what still comes after SIGTERM
-/// (`EDGE_ACCEPT_SECONDS`), call-service does not, so it waits until nothing comes.
-fn pre_stop(name: PieceName) -> Duration {
-    match name {
-        PieceName::Edge => Duration::from_millis(200),
-        PieceName::CallService => PROPAGATION + Duration::from_millis(300),
-    }
-}
+/// From a pod's deletion to SIGTERM, for the edge; from the end of the propagation, for call-service.
+const PRE_STOP: Duration = Duration::from_millis(200);
 
 /// What a Service may lead to.
 #[derive(Debug, Clone)]
@@ -143,7 +137,13 @@ impl Pool {
             }
             drop(endpoints);
             // They finish side by side with the start of the next one: a pod that ends does not count any more.
-            leaving.push(Tasks::new().spawn(leave(member.child, pre_stop(self.name))));
+            let (service, endpoints) = (self.service.clone(), Arc::clone(&self.endpoints));
+            let told = async move {
+                // At the latest, however busy those are who look: an endpoint that is late is no fault of a process.
+                sleep(PROPAGATION).await;
+                publish(&service, &endpoints);
+            };
+            leaving.push(Tasks::new().spawn(leave(member.child, self.name, told)));
         }
         for left in leaving {
             let left = left.await.context("a process's end was not seen")?;
@@ -194,9 +194,21 @@ impl Pool {
 }
 
 /// What Kubernetes does with a pod that it has deleted; the grace period is long enough.
-async fn leave(mut child: Child, pre_stop: Duration) -> anyhow::Result<()> {
-    sleep(pre_stop).await;
-    child.terminate()?;
+async fn leave(mut child: Child, name: PieceName, told: impl Future<Output = ()>) -> anyhow::Result<()> {
+    match name {
+        // It takes what still comes after SIGTERM (`EDGE_ACCEPT_SECONDS`).
+        PieceName::Edge => {
+            sleep(PRE_STOP).await;
+            child.terminate()?;
+            told.await;
+        }
+        // It does not: its `preStop` is longer than the propagation.
+        PieceName::CallService => {
+            told.await;
+            sleep(PRE_STOP).await;
+            child.terminate()?;
+        }
+    }
     let ended = timeout(DRAINED, child.ended()).await;
     let death = ended.with_context(|| format!("it did not end within {} s of SIGTERM", DRAINED.as_secs()))??;
     ensure!(
@@ -218,15 +230,15 @@ async fn follow(client: reqwest::Client, service: Service, endpoints: Arc<Mutex<
                 endpoint.ready = ready;
             }
         }
-        service.lead_to(
-            locked(&endpoints)
-                .iter()
-                .filter(|endpoint| endpoint.takes_connections())
-                .map(|endpoint| endpoint.address)
-                .collect(),
-        );
+        publish(&service, &endpoints);
         sleep(PROBE).await;
     }
+}
+
+fn publish(service: &Service, endpoints: &Mutex<Vec<Endpoint>>) {
+    let endpoints = locked(endpoints);
+    let ready = endpoints.iter().filter(|endpoint| endpoint.takes_connections());
+    service.lead_to(ready.map(|endpoint| endpoint.address).collect());
 }
 
 impl Endpoint {

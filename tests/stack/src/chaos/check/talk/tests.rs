@@ -100,7 +100,13 @@ fn a_call_whose_edge_died_ends_otherwise_but_once() {
         ..row()
     };
     assert_eq!(cut(ended.clone()), (0, 0));
-    assert_eq!(cut(TalkRow { session_ends: 0, ..ended }), (0, 1));
+    assert_eq!(
+        cut(TalkRow {
+            session_ends: 0,
+            ..ended
+        }),
+        (0, 1)
+    );
 }
 
 #[test]
