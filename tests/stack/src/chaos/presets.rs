@@ -19,6 +19,9 @@ pub(super) const ACCOUNT_OF_CAMPAIGNS: [(u32, u32); 1] = [(24, 6_000)];
 /// The account of people who talk: nothing holds their calls up.
 pub(super) const ACCOUNT_OF_TALK: [(u32, u32); 1] = [(0, 6_000)];
 
+/// Streams that its account may have at Exotel: more than this machine can.
+pub(super) const MANY_STREAMS: u32 = 10_000;
+
 /// Of the edge while people talk: they may finish.
 pub(super) const PATIENT: [(&str, &str); 2] = [("EDGE_DRAIN_SECONDS", "60"), ("EDGE_ACCEPT_SECONDS", "1")];
 /// Of call-service then: what is believed dead after some time has that time.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use exotel_sim::{Control, Simulator};
+use exotel_sim::{Account, Control, Simulator};
 use runtime::Tasks;
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
@@ -21,7 +21,7 @@ use super::{
     live::Service,
     part::Part,
     people, pieces,
-    presets::{ACCOUNT_OF_CAMPAIGNS, ACCOUNT_OF_TALK, ACCOUNTS, PATIENT, PATIENT_CALLS, SHORT},
+    presets::{ACCOUNT_OF_CAMPAIGNS, ACCOUNT_OF_TALK, ACCOUNTS, MANY_STREAMS, PATIENT, PATIENT_CALLS, SHORT},
 };
 use crate::{
     ApiKey, Clients, Keys, Registered, Registration, Settings,
@@ -253,6 +253,15 @@ impl System {
                 per_minute: per_minute.into(),
             };
             self.members.push(Member { registered, limits });
+        }
+        if self.front.is_some() {
+            // The calls of people who talk are as many as the command line says.
+            for account in self.control.accounts() {
+                self.control.put_account(Account {
+                    max_streams: MANY_STREAMS,
+                    ..account
+                })?;
+            }
         }
         Ok(())
     }
