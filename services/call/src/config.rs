@@ -69,6 +69,10 @@ pub struct Config {
 pub struct Database {
     /// With its password.
     pub url: SecretString,
+    /// Past a pooler, for LISTEN; the same as `url` when absent, unless that one is pooled.
+    pub direct: Option<SecretString>,
+    /// Whether `url` leads through a pooler in transaction mode.
+    pub pooled: bool,
     /// Connections at most, for requests and loops.
     pub pool_size: usize,
     /// Connections at most, beside those, for callbacks, sessions and outcomes of dials.
@@ -227,13 +231,19 @@ impl Config {
     }
 }
 
-/// Reads the one setting that `migrate` needs.
+/// Reads what `migrate` needs: the address of a database, past any pooler.
 ///
 /// # Errors
 /// When it is missing.
-pub fn database_url(mut vars: Vars) -> Result<SecretString, ConfigError> {
+pub fn migrate_url(mut vars: Vars) -> Result<SecretString, ConfigError> {
     let database = database(&mut vars);
-    vars.finish(database.url)
+    if database.pooled && database.direct.is_none() {
+        vars.problem(
+            "DATABASE_DIRECT_URL",
+            "is not set: migrations need a session, which a pooler in transaction mode does not give",
+        );
+    }
+    vars.finish(database.direct.unwrap_or(database.url))
 }
 
 /// Reads the one setting that `derive-edge-keys` needs.
@@ -254,6 +264,8 @@ pub fn token_keys(mut vars: Vars) -> Result<TokenKeys, ConfigError> {
 
 fn database(vars: &mut Vars) -> Database {
     let url = SecretString::from(vars.required("DATABASE_URL", "postgres://user:password@host/callbridge"));
+    let direct = vars.secret("DATABASE_DIRECT_URL");
+    let pooled = values::switch(vars, "DATABASE_POOLED", false);
     let pool_size = vars.parsed_or("DB_POOL_SIZE", "a number from 1", NonZeroUsize::MIN.saturating_add(15));
     let reserved = vars.parsed_or(
         "DB_RESERVED_SIZE",
@@ -262,6 +274,8 @@ fn database(vars: &mut Vars) -> Database {
     );
     Database {
         url,
+        direct,
+        pooled,
         pool_size: pool_size.get(),
         reserved: reserved.get(),
     }

@@ -1,10 +1,12 @@
 //! Connections to Postgres: a bounded pool, limits on every statement, TLS, migrations.
 
 mod error;
+mod limits;
 mod migrations;
 mod read_only;
 mod retries;
 mod tls;
+mod wire;
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,14 +22,18 @@ use diesel_async::{
 use futures_util::{FutureExt as _, future::BoxFuture};
 use secrecy::ExposeSecret as _;
 use tokio::time::timeout;
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, SslMode, SslNegotiation};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use self::read_only::ReadOnly;
 pub use self::{
     error::{DbError, is_unique_violation},
+    limits::unlimited,
     migrations::{Migrated, migrate, migrated, revert_all},
     retries::Retries,
+};
+use self::{
+    read_only::ReadOnly,
+    wire::{MakeWire, Wire},
 };
 use crate::config::Config;
 
@@ -35,11 +41,6 @@ use crate::config::Config;
 const WAIT: Duration = Duration::from_secs(1);
 /// TCP, TLS and authentication of one new connection.
 const CONNECT: Duration = Duration::from_secs(3);
-/// A statement of a request never takes longer; those that may are run on connections of their own.
-/// A commit that a crash can take back would let a dial be made twice. Statements here take a millisecond: compiling one first takes
-/// a hundred.
-const LIMITS: &str = "-c statement_timeout=5s -c lock_timeout=1s -c idle_in_transaction_session_timeout=10s -c synchronous_commit=on -c jit=off";
-
 /// A connection from the pool; it goes back when dropped.
 pub type Conn = Object<AsyncPgConnection>;
 
@@ -50,6 +51,8 @@ pub struct Db {
     /// For what Exotel and edges tell, and for outcomes of dials.
     reserved: Pool<AsyncPgConnection>,
     connector: Arc<Connector>,
+    /// Makes sessions that stay the same one; absent where a pooler is all there is.
+    direct: Option<Arc<Connector>>,
 }
 
 impl std::fmt::Debug for Db {
@@ -66,12 +69,22 @@ impl Db {
     /// # Errors
     /// When the address or the TLS roots cannot be read.
     pub fn connect(config: &Config) -> Result<Self, DbError> {
-        let connector = Arc::new(Connector::read(config.database.url.expose_secret(), Some(LIMITS))?);
+        let settings = &config.database;
+        let through = if settings.pooled { Way::Pooler } else { Way::Limited };
+        let connector = Arc::new(Connector::read("DATABASE_URL", settings.url.expose_secret(), through)?);
+        let direct = match &settings.direct {
+            Some(url) => {
+                let direct = Connector::read("DATABASE_DIRECT_URL", url.expose_secret(), Way::Limited)?;
+                Some(Arc::new(direct))
+            }
+            None => (!settings.pooled).then(|| Arc::clone(&connector)),
+        };
         let read_only = ReadOnly::default();
         Ok(Self {
-            pool: pool(&connector, &read_only, config.database.pool_size)?,
-            reserved: pool(&connector, &read_only, config.database.reserved)?,
+            pool: pool(&connector, &read_only, settings.pool_size)?,
+            reserved: pool(&connector, &read_only, settings.reserved)?,
             connector,
+            direct,
         })
     }
 
@@ -98,26 +111,35 @@ impl Db {
     }
 
     /// A connection of its own for COPY, which diesel does not speak, and what drives it: it ends when the client is dropped. It has the
-    /// same limits.
+    /// same limits, and goes past a pooler where there is a way.
     ///
     /// # Errors
     /// [`DbError::Unreachable`].
     pub async fn copying(&self) -> Result<(tokio_postgres::Client, BoxFuture<'static, ()>), DbError> {
-        let connecting = timeout(CONNECT, self.connector.open()).await;
+        let connector = self.direct.as_ref().unwrap_or(&self.connector);
+        let connecting = timeout(CONNECT, connector.open()).await;
         let opened = connecting
             .unwrap_or_else(|_| Err(ConnectionError::BadConnection("connecting took too long".to_owned())))?;
         Ok(match opened {
-            Opened::Plain(client, connection) => (client, connection.map(drop).boxed()),
-            Opened::Tls(client, connection) => (client, connection.map(drop).boxed()),
+            Opened::Local(client, connection) => (client, connection.map(drop).boxed()),
+            Opened::Wired(client, connection) => (client, connection.map(drop).boxed()),
         })
     }
 
-    /// A connection of its own, for LISTEN. It has the same limits, and is closed when dropped.
+    /// Whether there are sessions for LISTEN.
+    pub fn can_listen(&self) -> bool {
+        self.direct.is_some()
+    }
+
+    /// A connection of its own, for LISTEN. It has the same limits, and is closed when dropped. Pending for ever where there is none.
     ///
     /// # Errors
     /// [`DbError::Unreachable`].
     pub async fn dedicated(&self) -> Result<AsyncPgConnection, DbError> {
-        Ok(self.connector.connect().await?)
+        match &self.direct {
+            Some(direct) => Ok(direct.connect().await?),
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -145,48 +167,54 @@ fn pool(connector: &Arc<Connector>, read_only: &ReadOnly, size: usize) -> Result
             recycle: Some(WAIT),
         })
         .build()
-        .map_err(|error| DbError::Address(error.to_string()))
+        .map_err(|error| DbError::Address("DB_POOL_SIZE", error.to_string()))
 }
 
 /// A client and its connection.
 enum Opened {
-    Plain(
+    /// By a Unix socket.
+    Local(
         tokio_postgres::Client,
         Box<tokio_postgres::Connection<tokio_postgres::Socket, tokio_postgres::tls::NoTlsStream>>,
     ),
-    Tls(
+    Wired(
         tokio_postgres::Client,
-        Box<
-            tokio_postgres::Connection<
-                tokio_postgres::Socket,
-                <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<tokio_postgres::Socket>>::Stream,
-            >,
-        >,
+        Box<tokio_postgres::Connection<tokio_postgres::Socket, Wire>>,
     ),
+}
+
+/// What is between a connection and its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Nothing, and each session has limits, unless the address has `options` of its own.
+    Limited,
+    /// Nothing, and there are no limits.
+    Unlimited,
+    /// A pooler in transaction mode: a session is no longer ours than a transaction, and nothing can be set for it.
+    Pooler,
 }
 
 /// How a connection is made.
 struct Connector {
     config: tokio_postgres::Config,
-    /// Absent with `sslmode=disable`.
-    tls: Option<MakeRustlsConnect>,
+    /// Absent for Unix sockets.
+    wire: Option<MakeWire>,
 }
 
 impl Connector {
-    /// Reads the address. `limits` are the server settings of each connection, unless the address has its own `options`.
-    fn read(address: &str, limits: Option<&str>) -> Result<Self, DbError> {
-        let (address, tls) = tls::split(address)?;
+    /// Reads the address, the value of the named setting.
+    fn read(setting: &'static str, address: &str, way: Way) -> Result<Self, DbError> {
+        let wrong = |problem: String| DbError::Address(setting, problem);
+        let (address, tls) = tls::split(address).map_err(wrong)?;
         // The parser's message never repeats a value, but its source may.
         let mut config: tokio_postgres::Config = address
             .parse()
-            .map_err(|error: tokio_postgres::Error| DbError::Address(error.to_string()))?;
+            .map_err(|error: tokio_postgres::Error| wrong(error.to_string()))?;
         if config.get_application_name().is_none() {
             config.application_name("callbridge call-service");
         }
-        if let Some(limits) = limits
-            && config.get_options().is_none()
-        {
-            config.options(limits);
+        if way == Way::Limited && config.get_options().is_none() {
+            config.options(limits::OPTIONS);
         }
         config.connect_timeout(CONNECT);
         // Without these a connection whose server vanished stays open for minutes.
@@ -195,34 +223,47 @@ impl Connector {
             .keepalives_interval(Duration::from_secs(5))
             .keepalives_retries(3);
         config.tcp_user_timeout(Duration::from_secs(15));
-        config.ssl_mode(match tls.mode {
-            tls::Mode::Disable => SslMode::Disable,
-            tls::Mode::Prefer => SslMode::Prefer,
-            tls::Mode::Require | tls::Mode::VerifyCa | tls::Mode::VerifyFull => SslMode::Require,
-        });
+        let local = config.get_hosts().iter().any(|host| matches!(host, Host::Unix(_)));
+        if local && way == Way::Pooler {
+            return Err(wrong("a pooler is reached by TCP, not by a Unix socket".to_owned()));
+        }
+        if config.get_hosts().is_empty() {
+            // The name is for TLS alone.
+            for address in config.get_hostaddrs().to_vec() {
+                config.host(address.to_string());
+            }
+        }
+        let wire = MakeWire {
+            tls: tls.client().map_err(wrong)?.map(MakeRustlsConnect::new),
+            plain_will_do: tls.mode == tls::Mode::Prefer,
+            pooled: way == Way::Pooler,
+        };
+        // What makes a wire asks for TLS by itself.
+        config.ssl_mode(if local { SslMode::Disable } else { SslMode::Require });
+        config.ssl_negotiation(SslNegotiation::Direct);
         Ok(Self {
             config,
-            tls: tls.client()?.map(MakeRustlsConnect::new),
+            wire: (!local).then_some(wire),
         })
     }
 
     async fn open(&self) -> Result<Opened, ConnectionError> {
-        Ok(if let Some(tls) = &self.tls {
-            let (client, connection) = self.config.connect(tls.clone()).await.map_err(bad)?;
-            Opened::Tls(client, Box::new(connection))
+        Ok(if let Some(wire) = &self.wire {
+            let (client, connection) = self.config.connect(wire.clone()).await.map_err(bad)?;
+            Opened::Wired(client, Box::new(connection))
         } else {
             let (client, connection) = self.config.connect(tokio_postgres::NoTls).await.map_err(bad)?;
-            Opened::Plain(client, Box::new(connection))
+            Opened::Local(client, Box::new(connection))
         })
     }
 
     async fn connect(&self) -> Result<AsyncPgConnection, ConnectionError> {
         let attempt = async {
             match self.open().await? {
-                Opened::Plain(client, connection) => {
+                Opened::Local(client, connection) => {
                     AsyncPgConnection::try_from_client_and_connection(client, *connection).await
                 }
-                Opened::Tls(client, connection) => {
+                Opened::Wired(client, connection) => {
                     AsyncPgConnection::try_from_client_and_connection(client, *connection).await
                 }
             }
@@ -238,5 +279,11 @@ fn bad(error: tokio_postgres::Error) -> ConnectionError {
     let cause = std::error::Error::source(&error)
         .map(|cause| format!(": {cause}"))
         .unwrap_or_default();
-    ConnectionError::BadConnection(format!("{error}{cause}"))
+    // PgBouncer's words, of which 1.20 and later have more.
+    let advice = if cause.contains("unsupported startup parameter") {
+        "; a pooler is in between, so set DATABASE_POOLED=true"
+    } else {
+        ""
+    };
+    ConnectionError::BadConnection(format!("{error}{cause}{advice}"))
 }

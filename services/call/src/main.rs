@@ -19,7 +19,7 @@ struct Arguments {
 enum Command {
     /// Serves gRPC until SIGTERM (the default).
     Serve,
-    /// Brings the database of DATABASE_URL up to this program's schema, one runner at a time.
+    /// Brings the database of DATABASE_DIRECT_URL, or else DATABASE_URL, up to this program's schema, one runner at a time.
     Migrate,
     /// Prints EDGE_TOKEN_KEYS for the edge, derived from TOKEN_KEYS. The output is secret.
     DeriveEdgeKeys,
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
             let listeners = Listeners::bind(&config).await?;
             run(config, listeners, tasks).await
         }),
-        Command::Migrate => program::main("call-service", config::database_url, |url, _| async move {
+        Command::Migrate => program::main("call-service", config::migrate_url, |url, _| async move {
             for migration in call_service::migrate(url.expose_secret()).await? {
                 tracing::info!(migration, "applied");
             }

@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     app::App,
-    db::{DbError, Migrated, migrated},
+    db::{DbError, Migrated, migrated, unlimited},
     directory::account,
     store::{accounts, phones},
     vault::CanaryError,
@@ -25,6 +25,12 @@ enum NotInOrder {
     Db(#[from] DbError),
     #[error("the database lacks migrations {0:?}: run `call-service migrate`")]
     NotMigrated(Vec<String>),
+    #[error(
+        "sessions have no limits, and a pooler is in between or DATABASE_URL has options of its own: run `{}` and let the pooler \
+         connect anew; through a pooler set DATABASE_POOLED=true too",
+        .0.join("; ")
+    )]
+    Unlimited(Vec<String>),
     #[error(transparent)]
     Keys(#[from] CanaryError),
 }
@@ -54,6 +60,10 @@ pub(crate) async fn until_in_order(app: &App) -> bool {
                 NotInOrder::Keys(CanaryError::Db(_)) | NotInOrder::Db(_) => {
                     warn!(problem = text, "not ready: the database is awaited");
                 }
+                NotInOrder::Unlimited(_) => error!(
+                    problem = text,
+                    "not ready: nothing bounds a statement, or a crash can undo a commit"
+                ),
                 NotInOrder::NotMigrated(_) => warn!(problem = text, "not ready: migrations are awaited"),
                 NotInOrder::Keys(_) => error!(problem = text, "not ready: CREDENTIAL_KEYS are not this database's"),
             }
@@ -71,6 +81,10 @@ async fn check(app: &App) -> Result<(), NotInOrder> {
     let mut conn = app.db.conn().await?;
     if let Migrated::Missing(missing) = migrated(&mut conn).await? {
         return Err(NotInOrder::NotMigrated(missing));
+    }
+    let statements = unlimited(&mut conn).await?;
+    if !statements.is_empty() {
+        return Err(NotInOrder::Unlimited(statements));
     }
     // Nothing is written before the keys are known to be right.
     app.vault.check_keys(&mut conn).await?;

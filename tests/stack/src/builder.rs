@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::{
     Keys, Stack,
-    stack::{bind, shared_postgres, start_agent, start_call_service, start_edge},
+    stack::{bind, pooled, shared_postgres, start_agent, start_call_service, start_edge},
 };
 
 /// Settings by name, as the environment would have them.
@@ -141,12 +141,12 @@ impl Builder {
     pub async fn start(self) -> anyhow::Result<Stack> {
         runtime::install_crypto_provider();
         let keys = self.keys.map_or_else(Keys::generate, Ok)?;
-        let (postgres, database_url) = if let Some(url) = self.database_url {
-            (None, url)
+        let (postgres, database_url, pooled) = if let Some(url) = self.database_url {
+            (None, url, None)
         } else {
             let postgres = shared_postgres().await?;
             let url = postgres.create_database().await?;
-            (Some(postgres), url)
+            (Some(postgres), url.clone(), pooled(&url).await?)
         };
 
         // All ports first: each piece's settings hold another's address.
@@ -191,14 +191,24 @@ impl Builder {
             settings.extend(given.clone());
             settings
         };
+        let mut database = vec![("DATABASE_URL", database_url.clone())];
+        if let Some(url) = pooled {
+            database = vec![
+                ("DATABASE_URL", url),
+                ("DATABASE_DIRECT_URL", database_url.clone()),
+                ("DATABASE_POOLED", "true".to_owned()),
+            ];
+        }
         let call_settings = with(
             &self.call_settings,
             vec![
-                ("DATABASE_URL", database_url.clone()),
                 ("CREDENTIAL_KEYS", keys.credential_keys.clone()),
                 ("TOKEN_KEYS", keys.token_keys.clone()),
                 ("API_KEYS", keys.api_keys()),
-            ],
+            ]
+            .into_iter()
+            .chain(database)
+            .collect(),
         );
         let edge_settings = with(
             &self.edge_settings,

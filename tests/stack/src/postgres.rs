@@ -5,10 +5,12 @@ mod cluster;
 mod guard;
 mod identity;
 mod launch;
+mod pooler;
 mod wheel;
 
 pub use binaries::Binaries;
 pub use cluster::{Durability, Options, Postgres, address};
+pub(crate) use pooler::Pooler;
 pub use wheel::WheelError;
 
 /// What could not be done about PostgreSQL.

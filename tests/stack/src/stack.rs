@@ -15,7 +15,7 @@ use crate::{
     Builder, Keys, Settings,
     client::{ApiKey, Clients},
     piece::Piece,
-    postgres::Postgres,
+    postgres::{Pooler, Postgres},
 };
 
 /// The Postgres that all stacks of this process share, each with a database of its own.
@@ -28,6 +28,17 @@ pub async fn shared_postgres() -> anyhow::Result<Arc<Postgres>> {
         .get_or_try_init(async || Ok(Arc::new(Postgres::start().await?)))
         .await
         .cloned()
+}
+
+/// A database of the shared Postgres through a PgBouncer in transaction mode, where `TEST_PGBOUNCER` names its program.
+pub(crate) async fn pooled(direct: &str) -> anyhow::Result<Option<String>> {
+    static SHARED: OnceCell<Pooler> = OnceCell::const_new();
+    let Some(program) = Pooler::wanted() else {
+        return Ok(None);
+    };
+    let pooler =
+        SHARED.get_or_try_init(async || anyhow::Ok(Pooler::start(&program, &*shared_postgres().await?).await?));
+    Ok(Some(pooler.await?.url(direct)))
 }
 
 /// Everything, running in this process.

@@ -188,6 +188,9 @@ impl Hub {
 
 /// Starts the tasks that carry news between replicas.
 pub fn start(app: &Arc<App>) {
+    if !app.db.can_listen() {
+        warn!("DATABASE_DIRECT_URL is not set: news of other replicas come by a poll, a second late");
+    }
     for task in [Task::Notify, Task::Listen, Task::Read] {
         let app = Arc::clone(app);
         let tasks = app.tasks.clone();

@@ -9,9 +9,9 @@ use diesel::{
 /// A database failure.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
-    /// `DATABASE_URL` cannot be used. Never contains the address.
-    #[error("DATABASE_URL cannot be used: {0}")]
-    Address(String),
+    /// An address, the value of this setting, cannot be used. Never contains it.
+    #[error("{0} cannot be used: {1}")]
+    Address(&'static str, String),
     /// No connection could be made.
     #[error("cannot connect to the database: {0}")]
     Unreachable(String),
@@ -91,7 +91,7 @@ impl DbError {
                 }
                 _ => false,
             },
-            Self::Address(_) | Self::Migration(_) | Self::Query(_) => false,
+            Self::Address(..) | Self::Migration(_) | Self::Query(_) => false,
         }
     }
 }

@@ -13,7 +13,7 @@ use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl, Simple
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use tokio::time::{sleep, timeout};
 
-use super::{Connector, DbError};
+use super::{Connector, DbError, Way};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations");
 /// Any constant will do, as long as every version of this program uses the same.
@@ -33,7 +33,7 @@ pub enum Migrated {
 }
 
 /// Brings the schema up to this program's version and returns what was applied. One runner at a time: others wait up to a
-/// minute. Needs a session, so not a transaction-pooling proxy.
+/// minute. Needs a session: a pooler in transaction mode has none.
 ///
 /// # Errors
 /// When the database is away, the lock is held for too long or a statement fails; a failed migration leaves no trace.
@@ -106,7 +106,9 @@ async fn in_session<T: Send + 'static>(
     database_url: &str,
     work: impl FnOnce(&mut AsyncMigrationHarness<AsyncPgConnection>) -> diesel::migration::Result<T> + Send + 'static,
 ) -> Result<T, DbError> {
-    let mut conn = Connector::read(database_url, None)?.connect().await?;
+    let mut conn = Connector::read("the database's address", database_url, Way::Unlimited)?
+        .connect()
+        .await?;
     // An index of a large table takes its time to build.
     conn.batch_execute("SET lock_timeout = '60s'; SET statement_timeout = 0")
         .await?;

@@ -13,8 +13,6 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
 };
 
-use super::DbError;
-
 /// libpq's `sslmode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
@@ -39,7 +37,7 @@ pub(super) struct Settings {
 }
 
 /// Takes `sslmode` and `sslrootcert` out of an address, a URL or `key=value` pairs.
-pub(super) fn split(address: &str) -> Result<(String, Settings), DbError> {
+pub(super) fn split(address: &str) -> Result<(String, Settings), String> {
     let mut settings = Settings {
         mode: Mode::Prefer,
         roots: None,
@@ -84,14 +82,14 @@ pub(super) fn split(address: &str) -> Result<(String, Settings), DbError> {
             .join(" ")
     };
     match problem {
-        Some(problem) => Err(DbError::Address(problem.to_owned())),
+        Some(problem) => Err(problem.to_owned()),
         None => Ok((rest, settings)),
     }
 }
 
 impl Settings {
     /// The client side of TLS, unless it is off.
-    pub(super) fn client(&self) -> Result<Option<ClientConfig>, DbError> {
+    pub(super) fn client(&self) -> Result<Option<ClientConfig>, String> {
         let provider = Arc::new(ring::default_provider());
         let trust = match (self.mode, &self.roots) {
             (Mode::Disable, _) => return Ok(None),
@@ -107,7 +105,7 @@ impl Settings {
         });
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| DbError::Address(error.to_string()))?
+            .map_err(|error| error.to_string())?
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
@@ -115,8 +113,8 @@ impl Settings {
     }
 }
 
-fn from_file(path: &str, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, DbError> {
-    let unreadable = |error: &dyn fmt::Display| DbError::Address(format!("sslrootcert cannot be read: {error}"));
+fn from_file(path: &str, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, String> {
+    let unreadable = |error: &dyn fmt::Display| format!("sslrootcert cannot be read: {error}");
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unreadable(&error))? {
         let certificate = certificate.map_err(|error| unreadable(&error))?;
@@ -128,9 +126,9 @@ fn from_file(path: &str, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn Serve
     Ok(verifier)
 }
 
-fn from_system(provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, DbError> {
+fn from_system(provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, String> {
     let verifier = rustls_platform_verifier::Verifier::new(provider.clone())
-        .map_err(|error| DbError::Address(format!("the operating system's certificates cannot be read: {error}")))?;
+        .map_err(|error| format!("the operating system's certificates cannot be read: {error}"))?;
     Ok(Arc::new(verifier))
 }
 
@@ -250,7 +248,7 @@ mod tests {
                 .1,
             system
         );
-        assert!(matches!(split("postgres://h/db?sslmode=on"), Err(DbError::Address(_))));
+        assert!(split("postgres://h/db?sslmode=on").is_err());
     }
 
     #[test]
@@ -259,6 +257,6 @@ mod tests {
             mode: Mode::VerifyFull,
             roots: Some("/nowhere/ca.pem".to_owned()),
         };
-        assert!(matches!(settings.client(), Err(DbError::Address(text)) if text.contains("sslrootcert")));
+        assert!(settings.client().unwrap_err().contains("sslrootcert"));
     }
 }
