@@ -40,9 +40,19 @@ pub(crate) fn start(app: &Arc<App>) {
     app.tasks.spawn(async move {
         let stopping = app_of_task.tasks.stopping();
         tokio::pin!(stopping);
+        let mut may_forget = false;
         loop {
             match read(&app_of_task).await {
-                Ok(sample) => *lock(&newest) = Some((sample, Instant::now())),
+                Ok(sample) => {
+                    if sample.standbys.may_forget() && !may_forget {
+                        warn!(
+                            standbys = sample.standbys.following,
+                            "no commit waits for a standby: a fail-over may forget dials and repeat them; set synchronous_standby_names"
+                        );
+                    }
+                    may_forget = sample.standbys.may_forget();
+                    *lock(&newest) = Some((sample, Instant::now()));
+                }
                 Err(error) => warn!(%error, "the gauges of rows could not be read"),
             }
             tokio::select! {

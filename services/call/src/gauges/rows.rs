@@ -69,6 +69,17 @@ pub(super) fn of_rows(newest: &Newest) {
         |sample, tell| tell(float(sample.waiting.callbacks), &[]),
     );
     gauge(
+        (
+            "callbridge.db.standbys",
+            "{server}",
+            "servers that follow the database, and whether a commit waits for any of them",
+        ),
+        |sample, tell| {
+            let awaited = label("awaited", sample.standbys.awaited.to_string());
+            tell(float(sample.standbys.following), &[awaited]);
+        },
+    );
+    gauge(
         ("callbridge.calls.review", "{call}", "calls that a person is to look at"),
         |sample, tell| tell(float(sample.waiting.reviews), &[]),
     );

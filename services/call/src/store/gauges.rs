@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use diesel::{
     QueryResult, QueryableByName, sql_query,
-    sql_types::{Float8, Int4, Int8, Nullable, Text, Timestamptz, Uuid},
+    sql_types::{Bool, Float8, Int4, Int8, Nullable, Text, Timestamptz, Uuid},
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid as RawUuid;
@@ -120,6 +120,26 @@ pub struct Sample {
     pub contacts: Vec<Contacts>,
     /// What waits.
     pub waiting: Waiting,
+    /// Who follows the database, for a fail-over.
+    pub standbys: Standbys,
+}
+
+/// Who follows the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, QueryableByName)]
+pub struct Standbys {
+    /// Servers that do.
+    #[diesel(sql_type = Int8)]
+    pub following: i64,
+    /// Whether a commit waits for any of them.
+    #[diesel(sql_type = Bool)]
+    pub awaited: bool,
+}
+
+impl Standbys {
+    /// Whether a fail-over may forget what was committed, a dial among it (F27).
+    pub fn may_forget(self) -> bool {
+        self.following > 0 && !self.awaited
+    }
 }
 
 /// Reads how things stand.
@@ -184,6 +204,7 @@ pub async fn read(conn: &mut AsyncPgConnection) -> QueryResult<Sample> {
         campaigns: campaigns.load(conn).await?,
         contacts: contacts.load(conn).await?,
         waiting: waiting(conn).await?,
+        standbys: standbys(conn).await?,
     })
 }
 
@@ -198,6 +219,15 @@ async fn waiting(conn: &mut AsyncPgConnection) -> QueryResult<Waiting> {
                 WHERE state = 'unconfirmed'), 0)::float8 AS unconfirmed_seconds,
             (SELECT count(*) FROM webhook_inbox WHERE applied_at IS NULL AND problem IS NULL) AS callbacks,
             (SELECT count(*) FROM calls WHERE needs_review) AS reviews",
+    )
+    .get_result(conn)
+    .await
+}
+
+async fn standbys(conn: &mut AsyncPgConnection) -> QueryResult<Standbys> {
+    sql_query(
+        "SELECT (SELECT count(*) FROM pg_stat_replication) AS following,
+            current_setting('synchronous_standby_names') <> '' AS awaited",
     )
     .get_result(conn)
     .await

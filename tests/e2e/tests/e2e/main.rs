@@ -30,6 +30,7 @@ mod reflection;
 mod restart;
 mod schema;
 mod settling;
+mod standby;
 mod tuning;
 mod waiting;
 mod watch;

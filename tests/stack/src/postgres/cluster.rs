@@ -72,7 +72,7 @@ pub struct Postgres {
     guard: Mutex<Guard>,
     log: File,
     /// Removed after the server has stopped.
-    _folder: TempDir,
+    folder: TempDir,
     template: OnceCell<String>,
     databases: AtomicU32,
 }
@@ -102,14 +102,7 @@ impl Postgres {
         loop {
             match prepared.launch(binaries, options.durability).await {
                 Ok((port, guard)) => {
-                    return Ok(Self {
-                        port,
-                        guard: Mutex::new(guard),
-                        log: prepared.log,
-                        _folder: prepared.folder,
-                        template: OnceCell::new(),
-                        databases: AtomicU32::new(0),
-                    });
+                    return Ok(Self::of(prepared, port, guard));
                 }
                 // Its guard removed the data, so each try begins with initdb.
                 Err(Error::Program { tail, .. }) if tail.contains("Address already in use") && tries < PORT_TRIES => {
@@ -118,6 +111,33 @@ impl Postgres {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    fn of(prepared: Prepared, port: u16, guard: Guard) -> Self {
+        Self {
+            port,
+            guard: Mutex::new(guard),
+            log: prepared.log,
+            folder: prepared.folder,
+            template: OnceCell::new(),
+            databases: AtomicU32::new(0),
+        }
+    }
+
+    /// Starts another server that follows this one (streaming replication) until it is promoted, and answers queries meanwhile.
+    /// Whether commits here wait for it is for `synchronous_standby_names` to say.
+    ///
+    /// # Errors
+    /// [`Error`] says what to do.
+    pub async fn standby(&self, binaries: &Binaries, options: Options) -> Result<Self, Error> {
+        let prepared = Prepared::new(binaries, &options)?;
+        let (port, guard) = prepared.follow(binaries, self, options.durability).await?;
+        Ok(Self::of(prepared, port, guard))
+    }
+
+    /// Where its data is.
+    pub(super) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     /// Where it listens.

@@ -6,7 +6,7 @@ use std::{
     io::{Read as _, Seek as _, SeekFrom},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
     time::Instant,
 };
 
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
 use super::{
-    Binaries, Durability, Error, Options,
+    Binaries, Durability, Error, Options, Postgres,
     cluster::{POLL, START_LIMIT, STOP_LIMIT, USER},
     guard::Guard,
     identity::Identity,
@@ -26,6 +26,10 @@ const MAX_CONNECTIONS: u32 = 300;
 
 /// How many bytes of a program's output an error shows.
 const TAIL: u64 = 1_500;
+
+/// Copies the first folder to the second and lets it follow the server of the third's address.
+const COPY: &str = r#"cp -a "$1" "$2" && rm -f "$2/postmaster.pid" && : > "$2/standby.signal" &&
+printf "primary_conninfo = '%s'\nsynchronous_standby_names = ''\n" "$3" >> "$2/postgresql.auto.conf""#;
 
 /// A folder and an identity, before there is a server.
 pub(super) struct Prepared {
@@ -73,18 +77,50 @@ impl Prepared {
             .arg("-D")
             .arg(&data)
             .args(["-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "-U", USER]);
-        let output = tokio::task::spawn_blocking(move || initdb.stdin(Stdio::null()).output()).await;
-        let output = output.map_err(std::io::Error::other).flatten();
-        let output = output.map_err(|source| file("run", &binaries.program("initdb"), source))?;
-        if !output.status.success() {
-            let tail = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(Error::Program {
-                program: "initdb",
-                tail,
-            });
-        }
+        run("initdb", initdb).await?;
+        self.serve(binaries, &data, durability).await
+    }
+
+    /// The same with a copy of a running server's data, which is followed from there on.
+    pub(super) async fn follow(
+        &self,
+        binaries: &Binaries,
+        leader: &Postgres,
+        durability: Durability,
+    ) -> Result<(u16, Guard), Error> {
+        let data = self.folder.path().join("data");
+        let failed = |source| Error::Statement {
+            attempt: "take a base backup",
+            source,
+        };
+        // Of one session: the backup ends with it.
+        let session = leader.connect("postgres").await?;
+        session
+            .execute("SELECT pg_backup_start('standby', true)", &[])
+            .await
+            .map_err(failed)?;
+        let mut copy = self.identity.command(Path::new("/bin/sh"));
+        copy.args(["-c", COPY, "callbridge-standby"])
+            .arg(leader.data())
+            .arg(&data)
+            .arg(format!("host=127.0.0.1 port={} user={USER}", leader.address().port()));
+        run("cp", copy).await?;
+        let row = session
+            .query_one("SELECT labelfile FROM pg_backup_stop(false)", &[])
+            .await
+            .map_err(failed)?;
+        let mut label = self.identity.command(Path::new("/bin/sh"));
+        label
+            .args(["-c", r#"printf %s "$2" > "$1/backup_label""#, "callbridge-standby"])
+            .arg(&data)
+            .arg(row.get::<_, String>(0));
+        run("sh", label).await?;
+        self.serve(binaries, &data, durability).await
+    }
+
+    async fn serve(&self, binaries: &Binaries, data: &Path, durability: Durability) -> Result<(u16, Guard), Error> {
         let port = port::lasting().map_err(|source| file("find a free port on", Path::new("127.0.0.1"), source))?;
-        let mut guard = self.guard(binaries, &data, port, durability)?;
+        let mut guard = self.guard(binaries, data, port, durability)?;
         answers(port, &mut guard, &self.log).await?;
         Ok((port, guard))
     }
@@ -120,6 +156,17 @@ impl Prepared {
         Guard::start(command, &binaries.program("postgres"), data, &settings)
             .map_err(|source| file("run", Path::new("/bin/sh"), source))
     }
+}
+
+async fn run(program: &'static str, mut command: Command) -> Result<(), Error> {
+    let output = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output()).await;
+    let output = output.map_err(std::io::Error::other).flatten();
+    let output = output.map_err(|source| file("run", Path::new(program), source))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let tail = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Error::Program { program, tail })
 }
 
 /// Waits until a server that starts answers.
