@@ -1,22 +1,19 @@
-//! Keeps the timelines' partitions ahead of time, in any replica.
+//! Keeps the timelines' partitions ahead of time, and drops old ones, in any replica.
 
 use std::{sync::Arc, time::Duration};
 
-use diesel::{QueryableByName, sql_query, sql_types::Int4};
-use diesel_async::{AsyncConnection as _, RunQueryDsl};
+use chrono::TimeDelta;
+use diesel_async::AsyncConnection as _;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::{app::App, error::Error};
+use crate::{app::App, error::Error, store::partitions};
 
 /// A partition is needed three months after it is made, so how often does not matter much.
 const EVERY: Duration = Duration::from_hours(6);
-
-#[derive(QueryableByName)]
-struct Made {
-    #[diesel(sql_type = Int4)]
-    made: i32,
-}
+/// Tries to drop a partition: each waits a moment for the timelines' lock, and a long transaction may hold it.
+const TRIES: u32 = 10;
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Starts the loop.
 pub fn start(app: &Arc<App>) {
@@ -26,7 +23,7 @@ pub fn start(app: &Arc<App>) {
         let stopping = app.tasks.stopping();
         tokio::pin!(stopping);
         loop {
-            match partitions(&app).await {
+            match make(&app).await {
                 Ok(0) => {}
                 Ok(made) => info!(
                     partitions = made,
@@ -42,17 +39,50 @@ pub fn start(app: &Arc<App>) {
     });
 }
 
-async fn partitions(app: &App) -> Result<i32, Error> {
+async fn make(app: &App) -> Result<i32, Error> {
     let mut conn = app.db.conn().await?;
-    // Two replicas at once would trip over each other's new tables; the second one has nothing left to do.
-    conn.transaction(async |conn| {
-        sql_query("SELECT pg_advisory_xact_lock(hashtext('call_events_partitions'))")
-            .execute(conn)
+    conn.transaction(async |conn| Ok(partitions::make(conn).await?)).await
+}
+
+/// Drops the months that were over longer ago than this and whose calls are all blanked. Returns how many.
+///
+/// # Errors
+/// Of the database; the next round tries again.
+pub async fn drop_old(app: &App, kept: TimeDelta) -> Result<usize, Error> {
+    let old = partitions::old(&mut *app.db.conn().await?, kept).await?;
+    let mut dropped = 0;
+    for partition in old {
+        let mut conn = app.db.conn().await?;
+        let blank = conn
+            .transaction(async |conn| Ok::<_, Error>(partitions::is_blank(conn, &partition).await?))
             .await?;
-        let made: Made = sql_query("SELECT call_events_partitions(3) AS made")
-            .get_result(conn)
-            .await?;
-        Ok(made.made)
-    })
-    .await
+        drop(conn);
+        if blank {
+            drop_one(app, &partition).await?;
+            info!(
+                partition,
+                "dropped the timelines of a month whose calls are all blanked"
+            );
+            dropped += 1;
+        }
+    }
+    Ok(dropped)
+}
+
+async fn drop_one(app: &App, partition: &str) -> Result<(), Error> {
+    let mut tries = 1;
+    loop {
+        let mut conn = app.db.conn().await?;
+        let dropped = conn
+            .transaction(async |conn| Ok::<_, Error>(partitions::drop(conn, partition).await?))
+            .await;
+        drop(conn);
+        match dropped {
+            Err(Error::Db(error)) if error.is_transient() && tries < TRIES => {
+                tries += 1;
+                sleep(AGAIN).await;
+            }
+            dropped => return dropped,
+        }
+    }
 }

@@ -10,10 +10,11 @@ use object_store::{ObjectStoreExt as _, path::Path};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use super::housekeeping;
 use crate::{
     app::App,
     error::Error,
-    store::{recordings, retention},
+    store::{partitions, recordings, retention},
 };
 
 /// Rows in one transaction: it takes a fraction of a second.
@@ -50,6 +51,15 @@ pub fn start(app: &Arc<App>) {
                 info!(calls = blanked, "blanked the personal columns of old calls");
                 blanked = 0;
             }
+            let dropping = async {
+                if !again && let Err(error) = housekeeping::drop_old(&app, kept).await {
+                    warn!(%error, "old months of timelines could not be dropped; they are tried again");
+                }
+            };
+            tokio::select! {
+                () = &mut stopping => return,
+                () = dropping => {}
+            }
             tokio::select! {
                 () = &mut stopping => return,
                 () = sleep(if again { PAUSE } else { every }) => {}
@@ -58,7 +68,7 @@ pub fn start(app: &Arc<App>) {
     });
 }
 
-/// One batch of calls, and one of webhooks, contacts and recordings. Returns how many there were.
+/// One batch of calls, and one of webhooks, contacts, late events and recordings. Returns how many there were.
 async fn round(app: &App, kept: TimeDelta) -> Result<(usize, usize), Error> {
     let mut conn = app.db.conn().await?;
     let calls = conn
@@ -67,9 +77,10 @@ async fn round(app: &App, kept: TimeDelta) -> Result<(usize, usize), Error> {
     app.metrics.blanked(calls);
     let webhooks = retention::forget_webhooks(&mut conn, kept, BATCH).await?;
     let contacts = retention::forget_contacts(&mut conn, kept, BATCH).await?;
+    let late = partitions::forget_late(&mut conn, kept, BATCH).await?;
     drop(conn);
     let recordings = erase_recordings(app).await?;
-    Ok((calls, webhooks + contacts + recordings))
+    Ok((calls, webhooks + contacts + late + recordings))
 }
 
 /// Takes recordings of old calls out of the object store. Without one, what is known of them is blanked, and the store's own

@@ -119,7 +119,8 @@ async fn follow_one(
             Some(event) => event.state.is_terminal(),
             None => calls::find(&mut conn, id)
                 .await?
-                .is_none_or(|call| call.state.is_terminal() && call.version <= after),
+                // The timeline of a blanked call may be dropped.
+                .is_none_or(|call| call.state.is_terminal() && (call.version <= after || call.blanked_at.is_some())),
         };
         drop(conn);
         let full = i64::try_from(page.len()) == Ok(PAGE);

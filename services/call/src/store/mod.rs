@@ -13,6 +13,7 @@ pub mod events;
 pub mod gauges;
 pub mod greetings;
 pub mod inbox;
+pub mod partitions;
 pub mod phones;
 mod prepared;
 pub mod queue;

@@ -21,6 +21,7 @@ mod inbound;
 mod locks;
 mod migration;
 mod outbound;
+mod partitions;
 mod pooled;
 mod postgres;
 mod queue;
