@@ -157,8 +157,11 @@ impl Metrics {
         made.attached.add(0, &[]);
         made.recording_missing.add(0.0, &[]);
         for outcome in ["stored", "incomplete", "failed"] {
-            made.recordings
-                .add(0, &[label("outcome", outcome), label("reason", "")]);
+            // One is enough for an alert, so it has to be a change.
+            for reason in ["", "disk_error", "disk_full", "disk_slow", "dropped", "edge_crashed"] {
+                made.recordings
+                    .add(0, &[label("outcome", outcome), label("reason", reason)]);
+            }
         }
         made.count(&Counters::default(), &Counters::default());
         made

@@ -150,8 +150,8 @@ fn bad_input_is_counted_by_its_reason() {
     for (name, happen, count, ends) in table {
         let now = Instant::now();
         let mut session = started(now, Tuning::default());
+        let mut expected = session.counters().clone();
         happen(&mut session, now);
-        let mut expected = Counters::default();
         count(&mut expected);
         assert_eq!(session.counters(), &expected, "{name}");
         assert_eq!(session.is_over(), ends, "{name}");

@@ -1,12 +1,21 @@
 //! What the service counts and measures as it happens; what rows say is in `gauges`. Labels hold stable words and, for streams, an
 //! account's id; never a call, a number or a secret.
 
-use std::{fmt, sync::OnceLock, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
 
 use callbridge_proto::id::AccountId;
 use chrono::{DateTime, Utc};
-use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, UpDownCounter};
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Histogram, Meter, UpDownCounter},
+};
 use runtime::telemetry::{label, meter};
+use tokio::time::Instant;
 
 use crate::{
     calls::state::{Direction, State},
@@ -63,6 +72,20 @@ const REASONS: [&str; 36] = [
     "unknown_number",
 ];
 
+/// Reasons of failed calls of which one is enough for an alert (`k8s/components/monitoring`).
+const ALERTED: [&str; 5] = [
+    "bad_credentials",
+    "forbidden",
+    "kyc",
+    "media_never_opened",
+    "no_balance",
+];
+
+/// An account's count of streams is asked for every two minutes while it has calls; what is older is not shown.
+const STREAMS_STALE: Duration = Duration::from_mins(5);
+/// Accounts whose streams are shown, at most: each is two series.
+const STREAMS_OF: usize = 200;
+
 fn seconds(meter: &Meter, name: &'static str, about: &'static str, bounds: &[f64]) -> Histogram<f64> {
     let histogram = meter.f64_histogram(name).with_unit("s").with_description(about);
     histogram.with_boundaries(bounds.to_vec()).build()
@@ -83,8 +106,7 @@ pub struct Metrics {
     read_backs: Counter<u64>,
     quarantined: Counter<u64>,
     blanked: Counter<u64>,
-    streams: Gauge<u64>,
-    drift: Gauge<i64>,
+    streams: Streams,
     dials: Histogram<f64>,
     notified: Counter<u64>,
     news: Counter<u64>,
@@ -115,14 +137,7 @@ impl Metrics {
                 "callbridge.calls.blanked",
                 "calls whose personal columns were blanked",
             ),
-            streams: meter
-                .u64_gauge("callbridge.streams.active")
-                .with_description("open streams as Exotel counts them")
-                .build(),
-            drift: meter
-                .i64_gauge("callbridge.streams.drift")
-                .with_description("Exotel's count of open streams minus ours")
-                .build(),
+            streams: Streams::new(meter),
             dials: seconds(
                 meter,
                 "callbridge.dial.duration",
@@ -205,9 +220,58 @@ impl Metrics {
 
     /// Exotel's count of an account's open streams, and ours.
     pub(crate) fn streams(&self, account: AccountId, exotel: u32, ours: i64) {
-        let labels = [label("account", account.to_string())];
-        self.streams.record(u64::from(exotel), &labels);
-        self.drift.record(i64::from(exotel) - ours, &labels);
+        let mut counts = self.streams.lock();
+        counts.retain(|_, counted| counted.at.elapsed() < STREAMS_STALE);
+        if counts.len() < STREAMS_OF || counts.contains_key(&account) {
+            let at = Instant::now();
+            counts.insert(account, Counted { exotel, ours, at });
+        }
+    }
+}
+
+/// Exotel's count of an account's streams, and ours, and when that was.
+struct Counted {
+    exotel: u32,
+    ours: i64,
+    at: Instant,
+}
+
+/// Of each account whose streams were counted by this replica.
+#[derive(Clone)]
+struct Streams(Arc<Mutex<HashMap<AccountId, Counted>>>);
+
+impl Streams {
+    fn new(meter: &Meter) -> Self {
+        let streams = Self(Arc::default());
+        let show = |name, about, value: fn(&Counted) -> i64| {
+            let streams = streams.clone();
+            meter
+                .i64_observable_gauge(name)
+                .with_description(about)
+                .with_callback(move |gauge| {
+                    for (account, counted) in streams.lock().iter() {
+                        if counted.at.elapsed() < STREAMS_STALE {
+                            gauge.observe(value(counted), &[label("account", account.to_string())]);
+                        }
+                    }
+                })
+                .build();
+        };
+        show(
+            "callbridge.streams.active",
+            "open streams as Exotel counts them",
+            |counted| counted.exotel.into(),
+        );
+        show(
+            "callbridge.streams.drift",
+            "open streams as Exotel counts them, minus ours",
+            |counted| i64::from(counted.exotel) - counted.ours,
+        );
+        streams
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<AccountId, Counted>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -266,6 +330,10 @@ fn calls() -> &'static Calls {
         for direction in [Direction::Outbound, Direction::Inbound] {
             calls.placed.add(0, &[label("direction", direction.label())]);
         }
+        // What is alerted on is there before the first one, so that it is a change.
+        for reason in ALERTED {
+            calls.ended.add(0, &of_end(Direction::Outbound, State::Failed, reason));
+        }
         calls
     })
 }
@@ -281,14 +349,17 @@ pub(crate) fn placed(direction: Direction, calls_placed: usize) {
 /// A call was over at once.
 pub(crate) fn ended(direction: Direction, outcome: State, reason: &str) {
     let reason = REASONS.iter().find(|known| **known == reason).copied();
-    calls().ended.add(
-        1,
-        &[
-            label("direction", direction.label()),
-            label("outcome", outcome.label()),
-            label("reason", reason.unwrap_or("other")),
-        ],
-    );
+    calls()
+        .ended
+        .add(1, &of_end(direction, outcome, reason.unwrap_or("other")));
+}
+
+fn of_end(direction: Direction, outcome: State, reason: &'static str) -> [KeyValue; 3] {
+    [
+        label("direction", direction.label()),
+        label("outcome", outcome.label()),
+        label("reason", reason),
+    ]
 }
 
 /// A call's row was changed.

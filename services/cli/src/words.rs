@@ -10,7 +10,7 @@ use prost_types::Timestamp;
 /// A number without its middle: enough to recognise one's own.
 pub(crate) fn masked(number: &str) -> String {
     let digits = number.chars().filter(char::is_ascii_digit).count();
-    if !number.starts_with('+') || digits < 8 {
+    if digits < 8 {
         // Anonymous callers, and what retention has blanked.
         return number.to_owned();
     }

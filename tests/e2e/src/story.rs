@@ -344,6 +344,20 @@ impl Story {
         Ok(counted.count)
     }
 
+    /// Lets an import be one of which nothing has come for an hour.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn import_is_old(&self, key: &str) -> anyhow::Result<()> {
+        let mut conn = AsyncPgConnection::establish(&self.stack.database_url).await?;
+        let update = sql_query(format!(
+            "UPDATE campaign_imports SET updated_at = now() - interval '1 hour' WHERE key = '{key}'"
+        ));
+        let updated = diesel_async::RunQueryDsl::execute(update, &mut conn).await?;
+        anyhow::ensure!(updated == 1, "{updated} imports have the key {key}");
+        Ok(())
+    }
+
     /// Lets the time come at which Exotel is asked about a call again: the real one is a minute away and more.
     ///
     /// # Errors

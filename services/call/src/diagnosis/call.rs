@@ -7,10 +7,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::AsyncPgConnection;
 use exotel::PhoneNumber;
 use tokio::time::{Instant, timeout};
+use tracing::warn;
 
 use super::{
     MARK, Request,
-    check::{Audio, End, Placed, Seen},
+    check::{Agent, Audio, End, Placed, Seen},
 };
 use crate::{
     app::App,
@@ -32,6 +33,8 @@ const TIME_LIMIT: u32 = 60;
 const QUEUE: TimeDelta = TimeDelta::seconds(60);
 /// From the placing until there is audio, or an end.
 const UNTIL_AUDIO: Duration = Duration::from_secs(150);
+/// From the audio until the agent has answered: the edge tries for eight seconds (`EDGE_AGENT_SECONDS`).
+const UNTIL_AGENT: Duration = Duration::from_secs(10);
 /// How long the audio is listened to.
 const LISTEN: Duration = Duration::from_secs(3);
 /// From our leave until the session's counters are there.
@@ -45,16 +48,17 @@ const POLL: Duration = Duration::from_secs(1);
 /// A diagnosis's timeline is shorter.
 const EVENTS: i64 = 200;
 
-/// Places the call, watches it, and ends it. When the client is `gone` before the end, the call is ended too.
+/// Places the call, watches it, and ends it, whatever happens: when nobody watches any more, which `gone` tells, and when the
+/// database failed in between.
 ///
 /// # Errors
-/// Of the database.
+/// Of the database, and that of `gone`.
 pub(super) async fn make(
     app: &Arc<App>,
     request: &Request,
     phone: &Phone,
     to: PhoneNumber,
-    gone: impl Future<Output = ()>,
+    gone: impl Future<Output = Error>,
 ) -> Result<Seen, Error> {
     let mut seen = Seen {
         id: None,
@@ -77,13 +81,16 @@ pub(super) async fn make(
     };
     let id = call.id();
     seen.id = Some(id);
-    tokio::select! {
-        () = gone => {
-            end::end(app, &request.caller, id, "the diagnosis was given up").await?;
-            Ok(seen)
-        }
-        watched = watch(app, request, id, seen.clone()) => watched,
+    let watched = tokio::select! {
+        error = gone => Err(error),
+        watched = watch(app, request, id, seen) => watched,
+    };
+    if watched.is_err()
+        && let Err(error) = end::end(app, &request.caller, id, "the diagnosis was given up").await
+    {
+        warn!(call.id = %id, %error, "a diagnosis's call could not be ended; its time limit is a minute");
     }
+    watched
 }
 
 fn wanted(app: &App, request: &Request, phone: PhoneId, to: PhoneNumber, now: DateTime<Utc>) -> request::Request {
@@ -116,17 +123,20 @@ async fn watch(app: &Arc<App>, request: &Request, id: CallId, mut seen: Seen) ->
         end::end(app, &request.caller, id, "diagnosis: no audio").await?;
         return Ok(seen);
     }
-    let rows = until(app, id, LISTEN, |rows| rows.call.state.is_terminal() || !rows.is_live()).await?;
-    let ended_by_us = rows.is_live() && !rows.call.state.is_terminal();
+    let quiet = |rows: &Rows| rows.call.state.is_terminal() || !rows.is_live();
+    until(app, id, UNTIL_AGENT, |rows| rows.agent_answered() || quiet(rows)).await?;
+    let rows = until(app, id, LISTEN, quiet).await?;
+    // The agent may have left by itself.
+    let left_by_us = !rows.call.state.is_terminal() && !rows.left_by_the_person();
     end::end(app, &request.caller, id, "diagnosis").await?;
     let left = Instant::now();
     // The Passthru may tell of the end first; the counters come from the edge.
     let counted = |rows: &Rows| rows.sessions.iter().all(Session::is_counted);
     let rows = until(app, id, COUNTERS, counted).await?;
-    seen.audio = Some(audio(&rows.sessions));
+    seen.audio = Some(audio(&rows));
     let over = |rows: &Rows| rows.call.state.is_terminal() && !rows.call.end_presumed;
     let rows = until(app, id, UNTIL_END, over).await?;
-    seen.end = match (ended_by_us, over(&rows)) {
+    seen.end = match (left_by_us, over(&rows)) {
         (false, _) => End::Unseen,
         (true, true) => End::Ended(left.elapsed()),
         (true, false) => ask(app, &rows.call).await,
@@ -148,6 +158,15 @@ struct Rows {
 impl Rows {
     fn is_live(&self) -> bool {
         self.sessions.iter().any(Session::is_live)
+    }
+
+    fn agent_answered(&self) -> bool {
+        self.events.iter().any(|event| event.kind == "agent_connected")
+    }
+
+    fn left_by_the_person(&self) -> bool {
+        let is_theirs = |session: &Session| session.ended_by.as_deref() == Some("customer");
+        self.sessions.iter().any(is_theirs)
     }
 
     /// The hours open later than anybody waits here.
@@ -222,9 +241,10 @@ fn placed(call: &Call) -> Placed {
     }
 }
 
-fn audio(sessions: &[Session]) -> Audio {
+fn audio(rows: &Rows) -> Audio {
     let count = |name: &str| {
-        let counts = sessions
+        let counts = rows
+            .sessions
             .iter()
             .filter_map(|session| session.quality.get(name)?.as_u64());
         counts.sum()
@@ -232,6 +252,15 @@ fn audio(sessions: &[Session]) -> Audio {
     Audio {
         frames: count("frames_in"),
         bytes: count("bytes_in"),
+        agent: if rows.agent_answered() {
+            Agent::Answered {
+                frames: count("frames_out"),
+            }
+        } else if rows.left_by_the_person() {
+            Agent::Unseen
+        } else {
+            Agent::Silent
+        },
     }
 }
 

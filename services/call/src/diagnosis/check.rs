@@ -7,7 +7,7 @@ mod edge;
 use callbridge_proto::id::CallId;
 
 pub(super) use account::{Account, Exophones, Ready, account, agent, streaming};
-pub(super) use call::{Audio, End, Placed, Seen, call, not_called};
+pub(super) use call::{Agent, Audio, End, Placed, Seen, call, not_called};
 pub(super) use edge::{Answered, Asked, Edge, Reached, TlsFault, Unreached, edge};
 
 /// How a check came out.

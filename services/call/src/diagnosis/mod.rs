@@ -88,14 +88,20 @@ pub async fn start(app: &Arc<App>, request: Request) -> Result<mpsc::Receiver<Re
     let app_of_task = Arc::clone(app);
     app.tasks.spawn(async move {
         let _permit = permit;
-        let stopping = app_of_task.tasks.stopping();
-        let diagnosis = Diagnosis {
+        let mut diagnosis = Diagnosis {
             app: &app_of_task,
             parts: &sender,
+            failed: false,
         };
-        let end = tokio::select! {
-            () = stopping => Err(Error::unavailable("this replica shuts down: start the diagnosis again")),
-            end = diagnosis.run(&request, &phone) => end,
+        let looked = tokio::select! {
+            () = app_of_task.tasks.stopping() => Err(Error::unavailable("this replica shuts down: start the diagnosis again")),
+            looked = diagnosis.look(&request, &phone) => looked,
+        };
+        // Not dropped at a stop: a call that was placed has to be ended.
+        let end = match looked {
+            Ok(Some(to)) => diagnosis.call(&request, &phone, to).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
         };
         if let Err(error) = end {
             let _ = sender.try_send(Err(error));
@@ -107,17 +113,21 @@ pub async fn start(app: &Arc<App>, request: Request) -> Result<mpsc::Receiver<Re
 struct Diagnosis<'a> {
     app: &'a Arc<App>,
     parts: &'a mpsc::Sender<Result<Part, Error>>,
+    /// Whether any check has.
+    failed: bool,
 }
 
 impl Diagnosis<'_> {
     /// Nobody may listen any more, which is looked at between the steps.
-    async fn tell(&self, checks: impl IntoIterator<Item = Check>) {
+    async fn tell(&mut self, checks: impl IntoIterator<Item = Check>) {
         for check in checks {
+            self.failed |= check.outcome == Outcome::Failed;
             let _ = self.parts.send(Ok(Part::Check(check))).await;
         }
     }
 
-    async fn run(&self, request: &Request, phone: &Phone) -> Result<(), Error> {
+    /// Makes the checks that need no call. Returns whom to call then, if anybody.
+    async fn look(&mut self, request: &Request, phone: &Phone) -> Result<Option<PhoneNumber>, Error> {
         let app = self.app;
         let account = AccountId(phone.account_id);
         let mut conn = app.db.conn().await?;
@@ -141,20 +151,30 @@ impl Diagnosis<'_> {
 
         let Some(to) = request.call.clone() else {
             self.tell(check::not_called("nobody was to be called")).await;
-            return Ok(());
+            return Ok(None);
         };
-        if !usable || !ready.is_ready() {
+        // Whoever answered would hear nothing.
+        if self.failed || !usable || !ready.is_ready() {
             self.tell(check::not_called("a check before failed, so nobody was called"))
                 .await;
-            return Ok(());
+            return Ok(None);
         }
-        if self.parts.is_closed() {
-            return Ok(());
-        }
-        let seen = call::make(app, request, phone, to, self.parts.closed()).await?;
+        Ok((!self.parts.is_closed()).then_some(to))
+    }
+
+    /// Calls somebody, and keeps how the account behaved.
+    async fn call(&mut self, request: &Request, phone: &Phone, to: PhoneNumber) -> Result<(), Error> {
+        let app = self.app;
+        let gone = async {
+            tokio::select! {
+                () = self.parts.closed() => Error::unavailable("the diagnosis was given up"),
+                () = app.tasks.stopping() => Error::unavailable("this replica shuts down: start the diagnosis again"),
+            }
+        };
+        let seen = call::make(app, request, phone, to, gone).await?;
         self.tell(check::call(&seen)).await;
         if let (Some(id), true) = (seen.id, seen.audio.is_some()) {
-            let variants = keep(app, id, phone, account).await?;
+            let variants = keep(app, id, phone, AccountId(phone.account_id)).await?;
             let _ = self.parts.send(Ok(Part::Variants(variants))).await;
         }
         Ok(())

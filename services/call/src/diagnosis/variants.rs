@@ -109,12 +109,12 @@ impl Variants {
     pub fn of(events: &[Event], sessions: &[Session], utc_offset_minutes: Option<i32>, now: DateTime<Utc>) -> Self {
         let facts = events.iter().rev().find(|event| event.kind == "media_started");
         let fact = |name: &str| facts.and_then(|event| text(&event.data, name));
-        // A diagnosis's URL has a query: where the edge met it nowhere, it was dropped.
-        let query = facts.map(|_| match fact("query").as_deref() {
-            Some("kept") => Query::Kept,
-            Some("parameters") => Query::Parameters,
-            _ => Query::Dropped,
-        });
+        // A diagnosis's URL has a query: where an edge that looks, which tells of keys too, met it nowhere, it was dropped.
+        let query = match (fact("query").as_deref(), fact("key_case")) {
+            (Some("kept"), _) => Some(Query::Kept),
+            (Some("parameters"), _) => Some(Query::Parameters),
+            (_, looked) => looked.map(|_| Query::Dropped),
+        };
         Self {
             seen_at: now,
             key_case: fact("key_case").and_then(|word| match word.as_str() {

@@ -211,8 +211,12 @@ pub async fn read(conn: &mut AsyncPgConnection) -> QueryResult<Sample> {
 async fn waiting(conn: &mut AsyncPgConnection) -> QueryResult<Waiting> {
     sql_query(
         "SELECT
-            coalesce((SELECT extract(epoch FROM now() - min(due_at)) FROM calls
-                WHERE state = 'queued' AND due_at <= now()), 0)::float8 AS queue_seconds,
+            coalesce((SELECT extract(epoch FROM now() - min(greatest(c.not_before, c.queued_at))) FROM calls c
+                WHERE c.state = 'queued' AND c.not_before <= now()
+                AND coalesce(c.waiting_reason, '') NOT IN ('calling_hours', 'frequency_cap', 'end_time', 'hook_later')
+                AND (c.campaign_id IS NULL
+                    OR EXISTS (SELECT 1 FROM campaigns m WHERE m.id = c.campaign_id AND m.state = 'running'))
+            ), 0)::float8 AS queue_seconds,
             coalesce((SELECT extract(epoch FROM now() - min(read_back_at)) FROM calls
                 WHERE read_back_at <= now()), 0)::float8 AS read_back_seconds,
             coalesce((SELECT extract(epoch FROM now() - min(post_started_at)) FROM calls

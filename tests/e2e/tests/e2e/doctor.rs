@@ -211,8 +211,8 @@ async fn what_is_wrong_at_exotel_is_told_by_name() -> Result<()> {
     story.stack.control().set_outcome(CUSTOMER, patient())?;
 
     story.at_account(|account| account.max_streams = 0)?;
-    // The call shows it as well: somebody answers, and no socket opens.
-    failed("streams are not enabled", &["streaming", "audio"]).await?;
+    failed("streams are not enabled", &["streaming"]).await?;
+    assert_eq!(story.posts()?, 0, "nobody is called to hear silence");
     story.at_account(|account| account.max_streams = 100)?;
 
     story.at_account(|account| account.kyc = false)?;
@@ -281,6 +281,19 @@ async fn a_flow_without_hangup_leaves_the_person_in_silence() -> Result<()> {
     assert_eq!(that_are(&ran, "failed")?, ["hangup_applet"], "{}", ran.output);
     // What the account showed until then is kept all the same.
     assert!(phone(&story).await?.variants.is_some());
+    story.stack.shut_down().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_not_reached_is_told() -> Result<()> {
+    let mut registration = registration()?;
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?.local_addr()?;
+    registration.agent.endpoints = vec![format!("http://{free}")];
+    let story = Story::with(quick(), registration).await?;
+    story.stack.control().set_outcome(CUSTOMER, patient())?;
+    let ran = doctor(&story, &["--call", CUSTOMER]).await?;
+    assert_eq!(that_are(&ran, "failed")?, ["audio"], "{}", ran.output);
+    assert!(ran.output.contains("the agent did not answer"), "{}", ran.output);
     story.stack.shut_down().await
 }
 

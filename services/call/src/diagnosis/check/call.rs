@@ -54,6 +54,22 @@ pub(crate) struct Audio {
     pub(crate) frames: u64,
     /// Bytes of it.
     pub(crate) bytes: u64,
+    /// Who answered on our side.
+    pub(crate) agent: Agent,
+}
+
+/// What was seen of the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Agent {
+    /// It took the call, and so many messages with audio went to the person.
+    Answered {
+        /// Messages to Exotel.
+        frames: u64,
+    },
+    /// It did not, in time.
+    Silent,
+    /// The person hung up before that was clear.
+    Unseen,
 }
 
 /// What happened after our side had left.
@@ -162,15 +178,28 @@ fn unanswered(state: &str, reason: &str, code: &str) -> Check {
 
 fn audio(seen: &Seen) -> Check {
     match seen.audio {
+        Some(Audio {
+            agent: Agent::Silent, ..
+        }) => Check::failed(
+            AUDIO,
+            "the audio socket opened, and the agent did not answer: the person hears silence",
+            "see whether the agent's endpoints can be reached from the edge, AGENT_ENDPOINT_ALLOW, and the call's timeline",
+        ),
         Some(Audio { frames: 0, .. }) => Check::warning(
             AUDIO,
             "the audio socket opened, and no audio came",
             "see whether the person's side is muted, and try again",
         ),
-        Some(Audio { frames, bytes }) => Check::passed(
-            AUDIO,
-            format!("{frames} messages with {bytes} bytes of audio came over the socket"),
-        ),
+        Some(Audio { frames, bytes, agent }) => {
+            let said = match agent {
+                Agent::Answered { frames } => format!(", and {frames} went back from the agent"),
+                Agent::Silent | Agent::Unseen => String::new(),
+            };
+            Check::passed(
+                AUDIO,
+                format!("{frames} messages with {bytes} bytes of audio came over the socket{said}"),
+            )
+        }
         None if seen.flow => Check::failed(
             AUDIO,
             "somebody answered, and no audio socket was opened",

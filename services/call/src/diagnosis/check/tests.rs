@@ -245,6 +245,7 @@ fn what_an_answered_call_shows() {
     let heard = Some(Audio {
         frames: 30,
         bytes: 9_600,
+        agent: Agent::Answered { frames: 20 },
     });
     let ended = End::Ended(Duration::from_millis(400));
     let told = || Some("multipart, short".to_owned());
@@ -284,11 +285,28 @@ fn what_an_answered_call_shows() {
         ),
         (
             Seen {
-                audio: Some(Audio { frames: 0, bytes: 0 }),
+                audio: Some(Audio {
+                    frames: 0,
+                    bytes: 0,
+                    agent: Agent::Unseen,
+                }),
                 callback: told(),
                 ..answered()
             },
             [Warning, Skipped, Passed],
+        ),
+        (
+            Seen {
+                audio: Some(Audio {
+                    frames: 30,
+                    bytes: 9_600,
+                    agent: Agent::Silent,
+                }),
+                end: ended,
+                callback: told(),
+                ..answered()
+            },
+            [Failed, Passed, Passed],
         ),
         (answered(), [Failed, Skipped, Skipped]),
         (

@@ -120,23 +120,26 @@ pub async fn commit(
     Ok(after)
 }
 
-/// Whether a contact that is there is held for another import.
+/// Whether a contact that is there is held for another import, of which nothing has come for long.
 macro_rules! is_held_for_another {
     () => {
         concat!(
             "(c.state = 'pending' AND c.next_at = ",
             held_until!(),
-            " AND c.import_id IS DISTINCT FROM excluded.import_id)"
+            " AND c.import_id IS DISTINCT FROM excluded.import_id AND c.import_id <> ALL (ARRAY(SELECT id FROM at_work)))"
         )
     };
 }
 
 /// $1 the campaign, $2 the import that the contacts are held for, $3 whether those that are there are replaced. Of a number that is
 /// there more than once in the batch the first row counts, or the last one when it replaces. A contact that is held for another
-/// import becomes this one's: that file may never be whole. In the order of the key: two imports of the same numbers would else wait
+/// import becomes this one's when nothing has come of that one for ten minutes: its file may never be whole. In the order of the key: two imports of the same numbers would else wait
 /// for each other. Returns the rows that have a contact, and the contacts that are new.
 const WRITE: &str = concat!(
-    "WITH written AS (
+    "WITH at_work AS (
+        SELECT id FROM campaign_imports
+        WHERE campaign_id = $1::uuid AND finished_at IS NULL AND updated_at > clock_timestamp() - interval '10 minutes'
+    ), written AS (
         INSERT INTO contacts AS c (campaign_id, id, number, zone, variables, import_id, next_at)
         SELECT DISTINCT ON (number) $1::uuid, id, number, coalesce(zone, ''), variables, $2::uuid,
             CASE WHEN $2::uuid IS NULL THEN 'epoch' ELSE ",
