@@ -95,15 +95,15 @@ secret() {
 }
 for name in postgres call-service-migrate call-service edge; do secret "$name"; done
 
-as_nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
+as_nobody=(setpriv --reuid 65534 --regid 65534 --clear-groups)
 bin=$(postgres)
 mkdir "$work/postgres"
 chown 65534:65534 "$work/postgres"
 chmod 755 "$work"
 sed 's/^[^=]*=//' "$work/postgres.env" > "$work/postgres/password"
 chown 65534:65534 "$work/postgres/password"
-as_nobody "$bin/initdb" --pgdata "$work/postgres/data" --username callbridge --pwfile "$work/postgres/password" --auth scram-sha-256 --no-sync > "$work/postgres.log"
-as_nobody "$bin/postgres" -D "$work/postgres/data" -p "$base" -h 127.0.0.1 -k "$work/postgres" -c fsync=off >> "$work/postgres.log" 2>&1 &
+"${as_nobody[@]}" "$bin/initdb" --pgdata "$work/postgres/data" --username callbridge --pwfile "$work/postgres/password" --auth scram-sha-256 --no-sync > "$work/postgres.log"
+"${as_nobody[@]}" "$bin/postgres" -D "$work/postgres/data" -p "$base" -h 127.0.0.1 -k "$work/postgres" -c fsync=off >> "$work/postgres.log" 2>&1 &
 echo $! > "$work/postgres.pid"
 for _ in $(seq 100); do
     ! "$bin/pg_isready" --quiet --host 127.0.0.1 --port "$base" || break
