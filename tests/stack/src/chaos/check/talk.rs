@@ -29,13 +29,19 @@ pub(super) fn check(evidence: &Evidence, verdict: &mut Verdict) {
             verdict.violations.push(Violation::Dropped { call, how });
             continue;
         }
-        verdict.samples_lost += talk.sound.lost;
-        verdict.samples_doubled += talk.sound.doubled;
-        if (talk.sound.lost, talk.sound.doubled) != (0, 0) {
+        // What was on its way through an edge that was killed is gone.
+        let (lost, doubled) = if is_cut {
+            (0, 0)
+        } else {
+            (talk.sound.lost, talk.sound.doubled)
+        };
+        verdict.samples_lost += lost;
+        verdict.samples_doubled += doubled;
+        if (lost, doubled) != (0, 0) {
             verdict.violations.push(Violation::OtherSound {
                 call: call.clone(),
-                lost: talk.sound.lost,
-                doubled: talk.sound.doubled,
+                lost,
+                doubled,
             });
         }
         let wrong = match row {
