@@ -1,6 +1,10 @@
 //! The doctor: a thin client of `PhoneService.Diagnose`.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
 
 use callbridge_proto::directory::v1::{
     DiagnoseRequest, DiagnosisCheck, DiagnosisOutcome, Phone, Variants, diagnose_response::Message,
@@ -59,6 +63,11 @@ pub(crate) async fn run(client: &Client, out: &mut Out<'_>, wanted: Wanted) -> R
             ));
         }
         (_, _) => {}
+    }
+    if let Some(path) = &wanted.profile {
+        // Before somebody is called for what could not be kept.
+        let opened = File::options().create(true).append(true).open(path);
+        opened.map_err(not_kept(path))?;
     }
     let mut failed = 0;
     for (at, phone) in chosen.drain(..).enumerate() {
@@ -141,11 +150,7 @@ fn tell(out: &mut Out<'_>, check: &DiagnosisCheck) -> Result<(), Failure> {
 fn keep(out: &mut Out<'_>, variants: &Variants, wanted: &Wanted) -> Result<(), Failure> {
     let Some(path) = &wanted.profile else { return Ok(()) };
     let text = format!("{:#}\n", profile::of(variants));
-    fs::write(path, text).map_err(|source| Failure::File {
-        attempt: "write the simulator's profile to",
-        path: path.clone(),
-        source,
-    })?;
+    fs::write(path, text).map_err(not_kept(path))?;
     if !out.json {
         out.line(&format!(
             "the simulator behaves so with exotel-sim --config {}",
@@ -153,4 +158,12 @@ fn keep(out: &mut Out<'_>, variants: &Variants, wanted: &Wanted) -> Result<(), F
         ))?;
     }
     Ok(())
+}
+
+fn not_kept(path: &Path) -> impl FnOnce(io::Error) -> Failure {
+    |source| Failure::File {
+        attempt: "write the simulator's profile to",
+        path: path.to_owned(),
+        source,
+    }
 }

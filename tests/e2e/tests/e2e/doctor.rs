@@ -419,7 +419,7 @@ async fn a_certificate_of_nobody_is_refused_as_exotel_would() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_doctor_says_which_account_and_phone_it_cannot_find() -> Result<()> {
+async fn the_doctor_says_which_account_phone_and_file_it_cannot_find() -> Result<()> {
     let story = Story::start().await?;
     for (arguments, says) in [
         (&["doctor", "--account", "nobody"][..], "cannot find the account nobody"),
@@ -432,5 +432,10 @@ async fn the_doctor_says_which_account_and_phone_it_cannot_find() -> Result<()> 
         let (text, exit) = ran.failure.context("it worked")?;
         assert!(text.contains(says) && exit == 64, "{exit}: {text}");
     }
+    // Nobody is called for what could not be kept.
+    let ran = doctor(&story, &["--call", CUSTOMER, "--profile", "/nowhere/profile.json"]).await?;
+    let (text, exit) = ran.failure.context("it worked")?;
+    assert!(text.contains("/nowhere/profile.json") && exit == 66, "{exit}: {text}");
+    assert_eq!(story.posts()?, 0);
     story.stack.shut_down().await
 }
