@@ -7,12 +7,13 @@ use std::{
     io::Read as _,
     os::unix::process::ExitStatusExt as _,
     path::PathBuf,
-    process::{self, ExitStatus, Stdio},
+    process::{self, ExitCode, ExitStatus, Stdio},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
+use runtime::program;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::{
     process::{Child as Process, ChildStdin, Command},
@@ -41,6 +42,22 @@ pub(crate) fn die_with_driver() {
         while std::io::stdin().read(&mut byte).is_ok_and(|read| read > 0) {}
         process::exit(ORPHANED);
     });
+}
+
+/// Is call-service, with the settings of the environment.
+pub(crate) fn call_service() -> ExitCode {
+    program::main("call-service", call_service::Config::read, async |config, tasks| {
+        let listeners = call_service::Listeners::bind(&config).await?;
+        call_service::run(config, listeners, tasks).await
+    })
+}
+
+/// Is an edge, with the settings of the environment.
+pub(crate) fn edge() -> ExitCode {
+    program::main("edge", edge::Config::read, async |config, tasks| {
+        let listeners = edge::Listeners::bind(&config).await?;
+        edge::run(config, listeners, tasks).await
+    })
 }
 
 /// What a child is made of.

@@ -60,6 +60,16 @@ struct Targets {
     caps: Vec<u64>,
 }
 
+/// Cancels after so long, unless the task is stopped before.
+pub(super) fn cancel_after(limit: Duration, token: CancellationToken) -> Tasks {
+    let late = Tasks::new();
+    late.spawn(async move {
+        sleep(limit).await;
+        token.cancel();
+    });
+    late
+}
+
 /// Running clients.
 #[derive(Debug)]
 pub(super) struct Load {
@@ -103,12 +113,7 @@ impl Load {
     /// Lets each client finish its call, and returns what all were told.
     pub(super) async fn finish(self, limit: Duration) -> Told {
         self.enough.cancel();
-        let give_up = self.give_up.clone();
-        let late = Tasks::new();
-        late.spawn(async move {
-            sleep(limit).await;
-            give_up.cancel();
-        });
+        let late = cancel_after(limit, self.give_up);
         let mut told = Told::default();
         for client in self.clients {
             if let Ok(Some(more)) = client.await {

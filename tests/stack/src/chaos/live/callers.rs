@@ -7,12 +7,11 @@ use std::{
 };
 
 use anyhow::Context as _;
-use runtime::Tasks;
-use tokio::{sync::watch, task::JoinHandle, time::sleep};
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{arguments::What, dice::Dice, part::Stage},
+    super::{arguments::What, dice::Dice, load::cancel_after, part::Stage},
     desk::{Desk, ENDED, Heard},
     sound::{Clip, PIECE_MS},
 };
@@ -116,12 +115,7 @@ impl Callers {
     /// Lets all calls end, and tells what became of them.
     pub(super) async fn finish(self, limit: Duration) -> Heard {
         self.enough.cancel();
-        let give_up = self.give_up.clone();
-        let late = Tasks::new();
-        late.spawn(async move {
-            sleep(limit).await;
-            give_up.cancel();
-        });
+        let late = cancel_after(limit, self.give_up);
         let mut heard = Heard::default();
         for slot in self.slots {
             if let Ok(Some(more)) = slot.await {

@@ -18,7 +18,6 @@ use callbridge_proto::agent::v1::{
 };
 use clap::{Parser, Subcommand, ValueEnum};
 use futures_util::{Stream, StreamExt as _};
-use runtime::program;
 use tokio::net::TcpListener;
 use tonic::{
     Request, Status, Streaming,
@@ -26,7 +25,7 @@ use tonic::{
 };
 
 use super::cores;
-use crate::{child::die_with_driver, load::failed};
+use crate::{child, load::failed};
 
 /// The first argument of a child.
 const PIECE: &str = "piece";
@@ -98,20 +97,14 @@ pub(in crate::load) fn run_if_asked() -> Option<ExitCode> {
     let is_piece = std::env::args_os().nth(1) == Some(OsString::from(PIECE));
     is_piece.then(|| {
         let Command::Piece { name, listen, cores } = Arguments::parse().command;
-        die_with_driver();
+        child::die_with_driver();
         // Before there is another thread.
         if let Err(error) = cores::pin(&cores) {
             return failed(&error);
         }
         match name {
-            Piece::Edge => program::main(name.word(), edge::Config::read, async |config, tasks| {
-                let listeners = edge::Listeners::bind(&config).await?;
-                edge::run(config, listeners, tasks).await
-            }),
-            Piece::CallService => program::main(name.word(), call_service::Config::read, async |config, tasks| {
-                let listeners = call_service::Listeners::bind(&config).await?;
-                call_service::run(config, listeners, tasks).await
-            }),
+            Piece::Edge => child::edge(),
+            Piece::CallService => child::call_service(),
             Piece::Agent | Piece::Socket => match echo(name, listen) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failed(&error),
