@@ -92,8 +92,20 @@ mod running {
                 .spawn()
                 .unwrap();
             let edge = Self { process, public, keys };
-            edge.until("the listener", || TcpStream::connect(public).is_ok());
+            // Its limits are read before it serves the first connection, and not before it listens.
+            edge.until("an answer", || edge.answers());
             edge
+        }
+
+        fn answers(&self) -> bool {
+            let Ok(mut stream) = TcpStream::connect(self.public) else {
+                return false;
+            };
+            stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            let mut head = [0; 12];
+            stream.write_all(b"GET /nowhere HTTP/1.1\r\nHost: edge\r\n\r\n").is_ok()
+                && stream.read_exact(&mut head).is_ok()
+                && head == *b"HTTP/1.1 404"
         }
 
         /// Lowers the limit of descriptors.
@@ -159,16 +171,7 @@ mod running {
         assert!(spent < 30, "{spent} ticks of a second's hundred");
 
         drop((crowd, last));
-        edge.until("an answer", || {
-            let Ok(mut stream) = TcpStream::connect(edge.public) else {
-                return false;
-            };
-            stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-            let mut head = [0; 12];
-            stream.write_all(b"GET /nowhere HTTP/1.1\r\nHost: edge\r\n\r\n").is_ok()
-                && stream.read_exact(&mut head).is_ok()
-                && head == *b"HTTP/1.1 404"
-        });
+        edge.until("an answer", || edge.answers());
         edge.stop();
     }
 
