@@ -11,6 +11,7 @@ pub mod objects;
 pub mod program;
 pub mod rpc;
 pub mod telemetry;
+pub mod tls;
 
 pub use clock::Clock;
 pub use lifecycle::Tasks;
