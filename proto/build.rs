@@ -4,7 +4,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
+    "callbridge/access/v1/key.proto",
     "callbridge/agent/v1/agent.proto",
     "callbridge/agent/v1/hook.proto",
     "callbridge/call/v1/call.proto",

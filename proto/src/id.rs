@@ -104,6 +104,10 @@ id!(
     CampaignId, "campaign"
 );
 id!(
+    /// An API key of the database.
+    KeyId, "key"
+);
+id!(
     /// A person of a campaign.
     ContactId, "contact"
 );

@@ -9,6 +9,11 @@
     reason = "generated from documented .proto files"
 )]
 mod generated {
+    pub mod access {
+        pub mod v1 {
+            tonic::include_proto!("callbridge.access.v1");
+        }
+    }
     pub mod agent {
         pub mod v1 {
             tonic::include_proto!("callbridge.agent.v1");
@@ -39,7 +44,7 @@ mod generated {
 mod codec;
 pub mod id;
 
-pub use generated::{agent, call, campaign, directory, ingress};
+pub use generated::{access, agent, call, campaign, directory, ingress};
 
 /// The encoded descriptor set of every service, for reflection.
 pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("callbridge");

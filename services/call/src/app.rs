@@ -10,6 +10,7 @@ use runtime::{
 use tokio::sync::Semaphore;
 
 use crate::{
+    access::{self, listed::Listed},
     calls::{breaker::Breakers, hub::Hub, turnstile::Turnstiles},
     campaigns::hook::Hooks,
     config::Config,
@@ -46,6 +47,8 @@ pub struct App {
     pub clock: Clock,
     /// Credentials at rest.
     pub vault: Vault,
+    /// The API keys of the database.
+    pub keys: Listed,
     /// Exotel's REST API.
     pub exotel: exotel::rest::Client,
     /// Makes webhook and socket tokens.
@@ -111,6 +114,7 @@ impl App {
             db: Db::connect(&config)?,
             clock,
             vault: Vault::new(config.credential_keys.clone(), config.environment.clone()),
+            keys: Listed::new(access::stale_after(config.api_keys_refresh)),
             exotel: exotel::rest::Client::new()?,
             tokens: config.token_keys.clone(),
             verifier: config.token_keys.verifier(),

@@ -1,5 +1,6 @@
 //! Every setting, read once from the environment.
 
+mod tls;
 mod values;
 
 use std::{fmt, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
@@ -11,6 +12,8 @@ use runtime::{
     objects::Place,
 };
 use secrecy::{ExposeSecret as _, SecretString};
+
+pub use tls::Tls;
 
 use crate::{directory::endpoint, rpc::auth, vault};
 
@@ -29,6 +32,14 @@ pub struct Config {
     pub token_keys: Arc<TokenKeys>,
     /// Who may call.
     pub api_keys: auth::Keys,
+    /// How often the keys of the database are read, in every replica: a revoked one works elsewhere for so long.
+    pub api_keys_refresh: Duration,
+    /// TLS of gRPC; none: it is plain.
+    pub tls: Option<Tls>,
+    /// Connections of gRPC beyond this wait in the listen queue.
+    pub max_connections: NonZeroUsize,
+    /// Requests beyond this, of all connections together, are refused until others have their answers.
+    pub max_requests: NonZeroUsize,
     /// The public base of the edge's URLs, without a slash at its end.
     pub public_base_url: String,
     /// The account that `EXOTEL_*` describe.
@@ -156,6 +167,18 @@ impl Config {
             "crm:calls.write+calls.read:<SHA-256 of the key in hex>",
             auth::Keys::parse,
         );
+        let api_keys_refresh = values::duration(vars_ref, "API_KEYS_REFRESH", Duration::from_secs(2));
+        let tls = Tls::read(vars_ref);
+        let max_connections = vars_ref.parsed_or(
+            "CALL_SERVICE_MAX_CONNECTIONS",
+            "a number from 1",
+            NonZeroUsize::MIN.saturating_add(999),
+        );
+        let max_requests = vars_ref.parsed_or(
+            "CALL_SERVICE_MAX_REQUESTS",
+            "a number from 1",
+            NonZeroUsize::MIN.saturating_add(4095),
+        );
         let public_base_url = values::base_url(vars_ref);
         let environment = environment(vars_ref);
         let agent_endpoints = match endpoint::Allow::parse(&vars_ref.text("AGENT_ENDPOINT_ALLOW").unwrap_or_default()) {
@@ -192,6 +215,10 @@ impl Config {
                 credential_keys: credential_keys?,
                 token_keys: Arc::new(token_keys?),
                 api_keys: api_keys?,
+                api_keys_refresh,
+                tls,
+                max_connections,
+                max_requests,
                 public_base_url: public_base_url?,
                 environment,
                 agent_endpoints,

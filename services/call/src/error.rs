@@ -114,6 +114,14 @@ pub enum Error {
         /// The scope that is needed.
         scope: &'static str,
     },
+    /// The caller may call this, but not for that.
+    #[error("{message}")]
+    Denied {
+        /// The stable word.
+        reason: &'static str,
+        /// For people: what to do.
+        message: String,
+    },
     /// There is no such RPC here.
     #[error("there is no such method")]
     UnknownMethod,

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod access;
 pub mod app;
 pub mod calls;
 pub mod campaigns;
@@ -10,6 +11,7 @@ pub mod diagnosis;
 pub mod directory;
 pub mod error;
 mod gauges;
+mod incoming;
 pub mod ingress;
 pub mod metrics;
 pub mod rpc;

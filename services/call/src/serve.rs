@@ -1,34 +1,28 @@
 //! The process: two listeners, the checks before the first request, and the end.
 
-use std::{io, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use futures_util::{Stream, StreamExt as _};
 use runtime::{
     Clock, Tasks,
     internal::{self, Readiness},
     rpc::SpanLayer,
+    tls::Acceptor,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::sleep,
-};
-use tonic::transport::server::TcpIncoming;
+use tokio::{net::TcpListener, time::sleep};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{error, info, warn};
 
 use crate::{
     app::App,
     config::Config,
+    incoming::incoming,
     rpc::{
         self,
         auth::{AuthLayer, Gate},
     },
     startup,
 };
-
-/// The wait after a failed accept, for example without file descriptors (F106).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The bound listeners, so that tests can use port 0.
 #[derive(Debug)]
@@ -91,11 +85,25 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
     });
 
     let routes = rpc::services(&app, &health)?;
+    let tls = app.config.tls.as_ref();
+    let auth = AuthLayer::new(
+        app.config.api_keys.clone(),
+        app.keys.clone(),
+        tls.map(|tls| tls.clients.clone()).unwrap_or_default(),
+        gate,
+        app.config.max_requests.get(),
+    );
+    let acceptor = tls.map(|tls| Acceptor::read(&tls.files)).transpose();
+    let acceptor = acceptor.context("cannot set up TLS: see CALL_SERVICE_TLS_CERT, _KEY and _CLIENT_CA")?;
+    if let (Some(acceptor), Some(tls)) = (&acceptor, tls) {
+        acceptor.keep_fresh(&tasks, tls.refresh);
+    }
+    let connections = incoming(listeners.grpc, app.config.max_connections, acceptor);
     let serving = rpc::server()
         .layer(SpanLayer::new())
-        .layer(AuthLayer::new(app.config.api_keys.clone(), gate))
+        .layer(auth)
         .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming(listeners.grpc), tasks.stopping());
+        .serve_with_incoming_shutdown(connections, tasks.stopping());
     // tonic waits for open streams without a limit.
     let overdue = async {
         tasks.stopping().await;
@@ -110,33 +118,12 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
     Ok(())
 }
 
-/// The connections that come. tonic asks for the next one as soon as one has failed, and without a pause it would do nothing else.
-fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> + Send {
-    let accepted = TcpIncoming::from(listener).with_nodelay(Some(true));
-    accepted.then(|accepted| async {
-        if let Err(error) = &accepted
-            && !is_of_the_peer(error)
-        {
-            warn!(%error, "cannot accept a connection; trying again");
-            sleep(ACCEPT_PAUSE).await;
-        }
-        accepted
-    })
-}
-
-fn is_of_the_peer(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, InvalidInput, NotConnected};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | InvalidInput | NotConnected
-    )
-}
-
 /// Checks the database and the keys until they are in order, then lets requests in and starts the loops.
 async fn begin(app: Arc<App>, gate: Gate, readiness: Readiness, health: HealthReporter) {
     if !startup::until_in_order(&app).await {
         return;
     }
+    crate::access::start(&app);
     crate::calls::start(&app);
     crate::campaigns::start(&app);
     crate::ingress::start(&app);

@@ -1,10 +1,17 @@
-//! Who may call what: API keys, the table of methods, and the layer that lets a request in.
+//! Who may call what: API keys, certificates, the table of methods, and the layer that lets a request in.
 
+mod caller;
+mod certificates;
+mod ending;
 mod keys;
 mod layer;
 mod methods;
 
-pub use keys::{Keys, KeysError, Principal};
+pub(crate) use caller::Peer;
+pub use caller::{Caller, Principal};
+pub use certificates::{Certificates, CertificatesError};
+pub(crate) use keys::is_name;
+pub use keys::{Keys, KeysError};
 pub(crate) use layer::{AuthLayer, Gate};
 pub use methods::Scope;
 

@@ -6,6 +6,7 @@ pub mod auth;
 pub mod call;
 pub mod campaign;
 pub mod ingress;
+pub mod key;
 pub mod page;
 pub mod phone;
 pub mod status;
@@ -14,6 +15,7 @@ pub mod view;
 use std::{str::FromStr, sync::Arc, time::Duration};
 
 use callbridge_proto::{
+    access::v1::key_service_server::KeyServiceServer,
     call::v1::call_service_server::CallServiceServer,
     campaign::v1::campaign_service_server::CampaignServiceServer,
     directory::v1::{
@@ -36,6 +38,10 @@ use crate::{app::App, error::Error};
 const UNARY_BYTES: usize = 64 * 1024;
 /// What one message of a stream, or a webhook as it came, may weigh.
 const STREAM_BYTES: usize = 256 * 1024;
+/// What a message of an answer may weigh: as much as gRPC's clients take by default.
+const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// Anybody may ask for health, so a question weighs little.
+const HEALTH_BYTES: usize = 4 * 1024;
 /// Streams on one connection; hyper's own limit is lifted by tonic.
 const STREAMS: u32 = 1000;
 const HEADER_BYTES: u32 = 16 * 1024;
@@ -62,16 +68,37 @@ pub(crate) fn server() -> Server {
 /// When the descriptors for reflection cannot be read, which a test would have noticed.
 pub(crate) fn services(app: &Arc<App>, health: &HealthReporter) -> Result<Routes, tonic_reflection::server::Error> {
     let mut routes = RoutesBuilder::default();
+    macro_rules! served {
+        ($server:ident, $service:expr, $bytes:expr) => {
+            $server::new($service)
+                .max_decoding_message_size($bytes)
+                .max_encoding_message_size(ANSWER_BYTES)
+        };
+    }
     routes
-        .add_service(tonic_health::pb::health_server::HealthServer::new(
-            HealthService::from_health_reporter(health.clone()),
+        .add_service(
+            tonic_health::pb::health_server::HealthServer::new(HealthService::from_health_reporter(health.clone()))
+                .max_decoding_message_size(HEALTH_BYTES),
+        )
+        .add_service(served!(KeyServiceServer, key::Service(app.clone()), UNARY_BYTES))
+        .add_service(served!(
+            AccountServiceServer,
+            account::Service(app.clone()),
+            UNARY_BYTES
         ))
-        .add_service(AccountServiceServer::new(account::Service(app.clone())).max_decoding_message_size(UNARY_BYTES))
-        .add_service(PhoneServiceServer::new(phone::Service(app.clone())).max_decoding_message_size(UNARY_BYTES))
-        .add_service(AgentServiceServer::new(agent::Service(app.clone())).max_decoding_message_size(STREAM_BYTES))
-        .add_service(CallServiceServer::new(call::Service(app.clone())).max_decoding_message_size(UNARY_BYTES))
-        .add_service(CampaignServiceServer::new(campaign::Service(app.clone())).max_decoding_message_size(STREAM_BYTES))
-        .add_service(IngressServiceServer::new(ingress::Service(app.clone())).max_decoding_message_size(STREAM_BYTES));
+        .add_service(served!(PhoneServiceServer, phone::Service(app.clone()), UNARY_BYTES))
+        .add_service(served!(AgentServiceServer, agent::Service(app.clone()), STREAM_BYTES))
+        .add_service(served!(CallServiceServer, call::Service(app.clone()), UNARY_BYTES))
+        .add_service(served!(
+            CampaignServiceServer,
+            campaign::Service(app.clone()),
+            STREAM_BYTES
+        ))
+        .add_service(served!(
+            IngressServiceServer,
+            ingress::Service(app.clone()),
+            STREAM_BYTES
+        ));
     if app.config.reflection {
         let configured = || {
             tonic_reflection::server::Builder::configure()
@@ -86,8 +113,9 @@ pub(crate) fn services(app: &Arc<App>, health: &HealthReporter) -> Result<Routes
 }
 
 /// The names that health is reported for; the empty one is the whole server.
-pub(crate) const NAMES: [&str; 7] = [
+pub(crate) const NAMES: [&str; 8] = [
     "",
+    <KeyServiceServer<key::Service> as NamedService>::NAME,
     <AccountServiceServer<account::Service> as NamedService>::NAME,
     <PhoneServiceServer<phone::Service> as NamedService>::NAME,
     <AgentServiceServer<agent::Service> as NamedService>::NAME,

@@ -35,6 +35,7 @@ pub fn status(error: Error) -> Status {
         Error::Aborted { reason, message } => (Code::Aborted, *reason, true, message.clone()),
         Error::Unauthenticated { message } => (Code::Unauthenticated, "UNAUTHENTICATED", false, (*message).to_owned()),
         Error::Forbidden { .. } => (Code::PermissionDenied, "SCOPE_MISSING", false, error.to_string()),
+        Error::Denied { reason, message } => (Code::PermissionDenied, *reason, false, message.clone()),
         Error::UnknownMethod => (Code::Unimplemented, "UNKNOWN_METHOD", false, error.to_string()),
         Error::TooSlow => {
             tracing::warn!("a request was given up: it took longer than the server allows");
@@ -109,6 +110,15 @@ mod tests {
                 Error::Forbidden { scope: "media" },
                 Code::PermissionDenied,
                 "SCOPE_MISSING",
+                "false",
+            ),
+            (
+                Error::Denied {
+                    reason: "SCOPE_NOT_HELD",
+                    message: String::new(),
+                },
+                Code::PermissionDenied,
+                "SCOPE_NOT_HELD",
                 "false",
             ),
             (Error::UnknownMethod, Code::Unimplemented, "UNKNOWN_METHOD", "false"),

@@ -13,6 +13,13 @@ table! {
     }
 }
 table! {
+    api_keys (id) {
+        id -> Uuid, name -> Text, sha256 -> Bytea, scopes -> Text, created_at -> Timestamptz, created_by -> Text,
+        created_with -> Nullable<Uuid>, expires_at -> Nullable<Timestamptz>, last_used_at -> Nullable<Timestamptz>,
+        revoked_at -> Nullable<Timestamptz>, revoked_by -> Nullable<Text>,
+    }
+}
+table! {
     rates (account_id, kind) { account_id -> Uuid, kind -> Text, next_at -> Timestamptz, }
 }
 table! {
@@ -182,6 +189,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     accounts,
     agent_versions,
     agents,
+    api_keys,
     call_commands,
     call_events,
     calls,

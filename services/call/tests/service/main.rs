@@ -1,10 +1,14 @@
 //! The service as its callers see it, on a real database.
-#![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what fails here fails a test")]
 
 mod access;
+mod api_keys;
 mod contacts;
 mod directory;
 mod ends;
 mod ingress;
 mod keys;
+mod limits;
+mod matrix;
 mod service;
+mod tls;

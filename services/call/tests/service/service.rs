@@ -42,10 +42,16 @@ pub(crate) type Keyed = InterceptedService<Channel, Bearer>;
 
 pub(crate) struct Service {
     pub(crate) url: String,
+    pub(crate) grpc: SocketAddr,
     pub(crate) internal: SocketAddr,
     pub(crate) channel: Channel,
     pub(crate) tasks: Tasks,
     pub(crate) ended: JoinHandle<anyhow::Result<()>>,
+}
+
+/// As `API_KEYS` has it.
+pub(crate) fn hash(key: &str) -> String {
+    HEXLOWER.encode(digest(&SHA256, key.as_bytes()).as_ref())
 }
 
 pub(crate) fn key(byte: u8) -> String {
@@ -81,7 +87,6 @@ impl Service {
     /// Starts, and does not wait.
     pub(crate) async fn start_on(url: &str, settings: &[(&str, &str)]) -> Self {
         runtime::install_crypto_provider();
-        let hash = |key: &str| HEXLOWER.encode(digest(&SHA256, key.as_bytes()).as_ref());
         let mut vars: BTreeMap<String, String> = [
             ("DATABASE_URL", url.to_owned()),
             ("CREDENTIAL_KEYS", format!("1:{}", key(1))),
@@ -116,6 +121,7 @@ impl Service {
         let channel = Endpoint::from_shared(format!("http://{at}")).unwrap().connect_lazy();
         Self {
             url: url.to_owned(),
+            grpc: at,
             internal: at_internal,
             channel,
             tasks,

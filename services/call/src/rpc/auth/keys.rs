@@ -9,8 +9,7 @@ use ring::{
     rand::SystemRandom,
 };
 
-use super::methods::Scope;
-use crate::error::Error;
+use super::{caller::Caller, methods::Scope};
 
 /// Longer keys are not hashed.
 const LONGEST: usize = 256;
@@ -25,9 +24,7 @@ pub enum KeysError {
     #[error("the name of entry {0} is not 1 to 64 letters, digits, dots, dashes and underscores")]
     Name(usize),
     /// A scope is unknown.
-    #[error(
-        "entry {0} has a scope other than calls.write, calls.read, campaigns.write, credentials.write, ingest and media"
-    )]
+    #[error("entry {0} has a scope other than {words}", words = Scope::words())]
     Scope(usize),
     /// The hash is not one.
     #[error("entry {0} does not end with the SHA-256 of the key in hex (64 digits)")]
@@ -38,25 +35,6 @@ pub enum KeysError {
     /// The system has no randomness.
     #[error("cannot be prepared: the system has no randomness")]
     Random,
-}
-
-/// Who calls: the name of an API key. In the request's extensions.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Principal {
-    /// The name in `API_KEYS`.
-    pub name: Arc<str>,
-}
-
-impl Principal {
-    /// The caller of a request.
-    ///
-    /// # Errors
-    /// [`Error::Unauthenticated`]; never behind the auth layer.
-    pub fn of<T>(request: &tonic::Request<T>) -> Result<Self, Error> {
-        request.extensions().get().cloned().ok_or(Error::Unauthenticated {
-            message: "no caller is known",
-        })
-    }
 }
 
 /// The keys of `API_KEYS`. Cheap to clone.
@@ -70,22 +48,15 @@ struct Inner {
 }
 
 struct Key {
-    principal: Principal,
-    scopes: Vec<Scope>,
+    caller: Caller,
     /// MAC of the key's SHA-256.
     tag: hmac::Tag,
 }
 
-/// A key that was recognised.
-pub(super) struct Caller {
-    pub(super) principal: Principal,
-    scopes: Vec<Scope>,
-}
-
-impl Caller {
-    pub(super) fn may(&self, scope: Scope) -> bool {
-        self.scopes.contains(&scope)
-    }
+/// Whether a caller may have this name.
+pub(crate) fn is_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    (1..=64).contains(&name.len()) && name.chars().all(fits)
 }
 
 impl Keys {
@@ -103,12 +74,10 @@ impl Keys {
             let [name, scopes, hash] = parts[..] else {
                 return Err(KeysError::Form(entry));
             };
-            let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-            if !(1..=64).contains(&name.len()) || !name.chars().all(fits) {
+            if !is_name(name) {
                 return Err(KeysError::Name(entry));
             }
-            let scopes: Option<Vec<Scope>> = scopes.split('+').map(|word| Scope::read(word.trim())).collect();
-            let scopes = scopes.ok_or(KeysError::Scope(entry))?;
+            let scopes = Scope::read_all(scopes).ok_or(KeysError::Scope(entry))?;
             let hash = HEXLOWER_PERMISSIVE.decode(hash.as_bytes()).unwrap_or_default();
             if hash.len() != SHA256_OUTPUT_LEN {
                 return Err(KeysError::Hash(entry));
@@ -119,8 +88,7 @@ impl Keys {
             let tag = hmac::sign(&compare, &hash);
             hashes.push(hash);
             keys.push(Key {
-                principal: Principal { name: name.into() },
-                scopes,
+                caller: Caller::new(name.into(), scopes),
                 tag,
             });
         }
@@ -140,17 +108,19 @@ impl Keys {
                 found = Some(key);
             }
         }
-        found.map(|key| Caller {
-            principal: key.principal.clone(),
-            scopes: key.scopes.clone(),
-        })
+        found.map(|key| key.caller.clone())
     }
 }
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list()
-            .entries(self.0.keys.iter().map(|key| (&key.principal.name, &key.scopes)))
+            .entries(
+                self.0
+                    .keys
+                    .iter()
+                    .map(|key| (&key.caller.principal.name, &key.caller.scopes)),
+            )
             .finish()
     }
 }

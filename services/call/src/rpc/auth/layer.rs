@@ -11,14 +11,22 @@ use std::{
 };
 
 use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
+use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::{
-    keys::{Caller, Keys},
+    caller::{Caller, Peer},
+    certificates::Certificates,
+    ending::{self, Ending},
+    keys::Keys,
     methods::{Access, Rule, rule},
 };
-use crate::{error::Error, rpc::status::status};
+use crate::{
+    access::listed::{Found, Listed},
+    error::Error,
+    rpc::status::status,
+};
 
 /// Whether the process has checked its database and keys. Until then nothing but health is answered. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -35,16 +43,27 @@ impl Gate {
     }
 }
 
-/// Asks every request for a key with the method's scope.
+/// Asks every request for a key or a certificate with the method's scope.
 #[derive(Debug, Clone)]
 pub(crate) struct AuthLayer {
     keys: Keys,
+    listed: Listed,
+    certificates: Certificates,
     gate: Gate,
+    /// One for each request that has no answer yet.
+    requests: Arc<Semaphore>,
 }
 
 impl AuthLayer {
-    pub(crate) fn new(keys: Keys, gate: Gate) -> Self {
-        Self { keys, gate }
+    /// `requests` at most may wait for their answers at one time.
+    pub(crate) fn new(keys: Keys, listed: Listed, certificates: Certificates, gate: Gate, requests: usize) -> Self {
+        Self {
+            keys,
+            listed,
+            certificates,
+            gate,
+            requests: Arc::new(Semaphore::new(requests)),
+        }
     }
 }
 
@@ -68,7 +87,7 @@ pub(crate) struct Auth<S> {
 
 impl AuthLayer {
     /// The method's rule, with the caller where it needs one.
-    pub(super) fn admit(&self, path: &str, headers: &HeaderMap) -> Result<(Rule, Option<Caller>), Error> {
+    pub(super) fn admit(&self, path: &str, headers: &HeaderMap, peer: &Peer) -> Result<(Rule, Option<Caller>), Error> {
         let rule = rule(path);
         if let Some(rule) = rule
             && rule.access == Access::Open
@@ -76,7 +95,7 @@ impl AuthLayer {
             return Ok((rule, None));
         }
         // First the key: a stranger does not learn which methods there are.
-        let caller = self.caller(headers)?;
+        let caller = self.caller(headers, peer)?;
         let rule = rule.ok_or(Error::UnknownMethod)?;
         if let Access::Scope(scope) = rule.access
             && !caller.may(scope)
@@ -92,12 +111,21 @@ impl AuthLayer {
         Ok((rule, Some(caller)))
     }
 
-    fn caller(&self, headers: &HeaderMap) -> Result<Caller, Error> {
+    /// A key counts before a certificate, and a wrong one is not made good by it.
+    fn caller(&self, headers: &HeaderMap, peer: &Peer) -> Result<Caller, Error> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
-        let (Some(value), None) = (values.next(), values.next()) else {
-            return Err(Error::Unauthenticated {
-                message: "send one header: authorization: Bearer ck_<kid>_<secret>",
-            });
+        let value = match (values.next(), values.next(), &peer.uri) {
+            (Some(value), None, _) => value,
+            (None, _, Some(uri)) => {
+                return self.certificates.find(uri).ok_or(Error::Unauthenticated {
+                    message: "the certificate's URI is not known, and there is no key: see CALL_SERVICE_TLS_CLIENTS",
+                });
+            }
+            _ => {
+                return Err(Error::Unauthenticated {
+                    message: "send one header: authorization: Bearer ck_<kid>_<secret>",
+                });
+            }
         };
         let unknown = Error::Unauthenticated {
             message: "the key is not known",
@@ -109,26 +137,40 @@ impl AuthLayer {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(unknown);
         }
-        self.keys.recognise(key.trim()).ok_or(unknown)
+        let key = key.trim();
+        if let Some(caller) = self.keys.recognise(key) {
+            return Ok(caller);
+        }
+        match self.listed.find(key) {
+            Found::Key(key) => Ok(key.into()),
+            Found::Nothing => Err(unknown),
+            Found::Unread => Err(Error::Unavailable {
+                reason: "KEYS_UNREAD",
+                message: "the keys of the database could not be read for a while; try again".to_owned(),
+            }),
+        }
     }
 }
 
-impl<S, B, R> Service<Request<B>> for Auth<S>
+impl<S, B> Service<Request<B>> for Auth<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<Body>>,
+    S::Error: Send,
     S::Future: Send + 'static,
-    R: Default,
 {
-    type Response = S::Response;
+    type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let (rule, caller) = match self.layer.admit(request.uri().path(), request.headers()) {
+        let nobody = Peer::default();
+        let peer = request.extensions().get().unwrap_or(&nobody);
+        let admitted = self.layer.admit(request.uri().path(), request.headers(), peer);
+        let (rule, caller) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
                 tracing::info!(%error, "a request was refused");
@@ -137,18 +179,33 @@ where
         };
         // Nothing behind this needs the key, so nothing behind it can show it.
         request.headers_mut().remove(AUTHORIZATION);
-        if let Some(caller) = caller {
-            request.extensions_mut().insert(caller.principal);
-        }
+        let Some(caller) = caller else {
+            return Box::pin(self.inner.call(request));
+        };
+        let Ok(permit) = Arc::clone(&self.layer.requests).try_acquire_owned() else {
+            let error = Error::exhausted(
+                "OVERLOADED",
+                "the server has as many requests as it may have at one time; try again",
+            );
+            return Box::pin(async move { Ok(status(error).into_http()) });
+        };
+        let ended = caller.ended();
+        request.extensions_mut().insert(caller);
         let answer = self.inner.call(request);
-        match rule.limit {
-            None => Box::pin(answer),
-            Some(limit) => Box::pin(async move {
-                match timeout(limit, answer).await {
+        Box::pin(async move {
+            let _permit = permit;
+            match (rule.limit, ended) {
+                (Some(limit), _) => match timeout(limit, answer).await {
                     Ok(answer) => answer,
                     Err(_) => Ok(status(Error::TooSlow).into_http()),
-                }
-            }),
-        }
+                },
+                (None, None) => answer.await,
+                (None, Some(ended)) => tokio::select! {
+                    biased;
+                    answer = answer => answer.map(|answer| answer.map(|body| Body::new(Ending::new(body, ended)))),
+                    () = ended.cancelled() => Ok(status(ending::error()).into_http()),
+                },
+            }
+        })
     }
 }

@@ -13,6 +13,8 @@ pub enum Scope {
     CampaignsWrite,
     /// Change the directory: accounts, phones, agents and their credentials; see webhook URLs, which hold tokens.
     CredentialsWrite,
+    /// Make, list and revoke API keys.
+    KeysWrite,
     /// Report what Exotel's webhooks say. For the edge.
     Ingest,
     /// Run media sessions. For the edge.
@@ -20,29 +22,53 @@ pub enum Scope {
 }
 
 impl Scope {
-    const ALL: [Self; 6] = [
+    /// All of them.
+    pub const ALL: [Self; 7] = [
         Self::CallsWrite,
         Self::CallsRead,
         Self::CampaignsWrite,
         Self::CredentialsWrite,
+        Self::KeysWrite,
         Self::Ingest,
         Self::Media,
     ];
 
-    /// The word in `API_KEYS`.
+    /// Its word in `API_KEYS`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::CallsWrite => "calls.write",
             Self::CallsRead => "calls.read",
             Self::CampaignsWrite => "campaigns.write",
             Self::CredentialsWrite => "credentials.write",
+            Self::KeysWrite => "keys.write",
             Self::Ingest => "ingest",
             Self::Media => "media",
         }
     }
 
-    pub(super) fn read(word: &str) -> Option<Self> {
+    /// Reads a word.
+    pub(crate) fn read(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|scope| scope.word() == word)
+    }
+
+    /// Reads words with `+` between. None: one of them is unknown.
+    pub(super) fn read_all(words: &str) -> Option<Vec<Self>> {
+        words.split('+').map(|word| Self::read(word.trim())).collect()
+    }
+
+    /// The same without those that are unknown: a newer program may have more of them.
+    pub(crate) fn known(words: &str) -> Vec<Self> {
+        words.split('+').filter_map(Self::read).collect()
+    }
+
+    /// Words with `+` between.
+    pub(crate) fn joined(scopes: &[Self]) -> String {
+        scopes.iter().map(|scope| scope.word()).collect::<Vec<_>>().join("+")
+    }
+
+    /// The words of all scopes, for people.
+    pub(crate) fn words() -> String {
+        Self::ALL.map(Self::word).join(", ")
     }
 }
 
@@ -85,18 +111,23 @@ const fn unlimited(access: Access) -> Rule {
 pub(super) fn rule(path: &str) -> Option<Rule> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
     match service {
+        "callbridge.access.v1.KeyService" => key(method),
         "callbridge.call.v1.CallService" => call(method),
         "callbridge.campaign.v1.CampaignService" => campaign(method),
         "callbridge.directory.v1.AccountService" => account(method),
         "callbridge.directory.v1.PhoneService" => phone(method),
         "callbridge.directory.v1.AgentService" => agent(method),
         "callbridge.ingress.v1.IngressService" => ingress(method),
-        "grpc.health.v1.Health" => matches!(method, "Check" | "Watch" | "List").then_some(unlimited(Access::Open)),
+        "grpc.health.v1.Health" => matches!(method, "Check" | "Watch").then_some(unlimited(Access::Open)),
         "grpc.reflection.v1.ServerReflection" | "grpc.reflection.v1alpha.ServerReflection" => {
             (method == "ServerReflectionInfo").then_some(unlimited(Access::AnyKey))
         }
         _ => None,
     }
+}
+
+fn key(method: &str) -> Option<Rule> {
+    matches!(method, "CreateKey" | "ListKeys" | "RevokeKey").then_some(unary(Scope::KeysWrite))
 }
 
 fn call(method: &str) -> Option<Rule> {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use callbridge_proto::DESCRIPTORS;
 use data_encoding::HEXLOWER;
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
@@ -6,11 +8,13 @@ use prost_types::FileDescriptorSet;
 use ring::digest::{SHA256, digest};
 
 use super::{
+    caller::{Caller, Peer},
+    certificates::{Certificates, CertificatesError},
     keys::{Keys, KeysError},
     layer::{AuthLayer, Gate},
-    methods::{Access, Scope, rule},
+    methods::{Access, Rule, Scope, rule},
 };
-use crate::error::Error;
+use crate::{access::listed::Listed, error::Error};
 
 const KEY: &str = "ck_1_0123456789abcdef";
 
@@ -18,10 +22,26 @@ fn hash(key: &str) -> String {
     HEXLOWER.encode(digest(&SHA256, key.as_bytes()).as_ref())
 }
 
+const URI: &str = "spiffe://cluster.local/ns/callbridge/sa/edge";
+
 fn layer(scopes: &str) -> AuthLayer {
     let gate = Gate::default();
     gate.open();
-    AuthLayer::new(Keys::parse(&format!("crm:{scopes}:{}", hash(KEY))).unwrap(), gate)
+    gated(scopes, gate)
+}
+
+fn gated(scopes: &str, gate: Gate) -> AuthLayer {
+    AuthLayer::new(
+        Keys::parse(&format!("crm:{scopes}:{}", hash(KEY))).unwrap(),
+        Listed::new(Duration::from_secs(30)),
+        Certificates::parse(&format!("{URI}=edge:{scopes}")).unwrap(),
+        gate,
+        1,
+    )
+}
+
+fn admit(layer: &AuthLayer, path: &str, headers: &HeaderMap) -> Result<(Rule, Option<Caller>), Error> {
+    layer.admit(path, headers, &Peer::default())
 }
 
 fn headers(value: &str) -> HeaderMap {
@@ -88,18 +108,11 @@ fn every_method_is_in_the_table_and_only_health_is_open() {
 /// F101: methods × identities.
 #[test]
 fn each_method_wants_its_own_scope() {
-    let words = [
-        "calls.write",
-        "calls.read",
-        "campaigns.write",
-        "credentials.write",
-        "ingest",
-        "media",
-    ];
+    let words = Scope::ALL.map(Scope::word);
     for (path, _) in served() {
         let access = rule(&path).unwrap().access;
         for word in words {
-            let admitted = layer(word).admit(&path, &headers(&format!("Bearer {KEY}")));
+            let admitted = admit(&layer(word), &path, &headers(&format!("Bearer {KEY}")));
             match access {
                 Access::Open | Access::AnyKey => assert!(admitted.is_ok(), "{path} {word}"),
                 Access::Scope(scope) if scope.word() == word => {
@@ -123,7 +136,7 @@ fn each_method_wants_its_own_scope() {
             headers("Bearer "),
             headers(&format!("Bearer {}", hash(KEY))),
         ] {
-            let admitted = layer(&words.join("+")).admit(&path, &stranger);
+            let admitted = admit(&layer(&words.join("+")), &path, &stranger);
             match access {
                 Access::Open => assert!(admitted.is_ok()),
                 _ => assert!(matches!(admitted, Err(Error::Unauthenticated { .. })), "{path}"),
@@ -136,7 +149,7 @@ fn each_method_wants_its_own_scope() {
 fn two_headers_are_refused_even_when_one_is_right() {
     let mut two = headers("Bearer ck_1_x");
     two.append(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {KEY}")).unwrap());
-    let admitted = layer("calls.read").admit("/callbridge.call.v1.CallService/GetCall", &two);
+    let admitted = admit(&layer("calls.read"), "/callbridge.call.v1.CallService/GetCall", &two);
     assert!(matches!(admitted, Err(Error::Unauthenticated { .. })));
 }
 
@@ -144,25 +157,22 @@ fn two_headers_are_refused_even_when_one_is_right() {
 fn a_stranger_does_not_learn_which_methods_there_are() {
     let unknown = "/callbridge.call.v1.CallService/Nope";
     assert!(matches!(
-        layer("media").admit(unknown, &HeaderMap::new()),
+        admit(&layer("media"), unknown, &HeaderMap::new()),
         Err(Error::Unauthenticated { .. })
     ));
     assert!(matches!(
-        layer("media").admit(unknown, &headers(&format!("bearer {KEY}"))),
+        admit(&layer("media"), unknown, &headers(&format!("bearer {KEY}"))),
         Err(Error::UnknownMethod)
     ));
 }
 
 #[test]
 fn before_the_start_is_over_only_health_answers() {
-    let closed = AuthLayer::new(
-        Keys::parse(&format!("crm:calls.read:{}", hash(KEY))).unwrap(),
-        Gate::default(),
-    );
+    let closed = gated("calls.read", Gate::default());
     let with_key = headers(&format!("Bearer {KEY}"));
-    let refused = closed.admit("/callbridge.call.v1.CallService/GetCall", &with_key);
+    let refused = admit(&closed, "/callbridge.call.v1.CallService/GetCall", &with_key);
     assert!(matches!(refused, Err(Error::Unavailable { reason: "STARTING", .. })));
-    assert!(closed.admit("/grpc.health.v1.Health/Check", &HeaderMap::new()).is_ok());
+    assert!(admit(&closed, "/grpc.health.v1.Health/Check", &HeaderMap::new()).is_ok());
 }
 
 #[test]
@@ -191,4 +201,85 @@ fn api_keys_are_read_and_never_shown() {
     ] {
         assert_eq!(Keys::parse(&text).err(), Some(error), "{text}");
     }
+}
+
+/// F101: a certificate is somebody where it is named, whole; a key counts before it, and a wrong key is not made good by it.
+#[test]
+fn a_certificate_stands_for_its_caller_alone() {
+    let path = "/callbridge.ingress.v1.IngressService/RecordStatus";
+    let admit = |uri: Option<&str>, headers: &HeaderMap| {
+        let peer = Peer {
+            uri: uri.map(Into::into),
+        };
+        let admitted = layer("ingest").admit(path, headers, &peer);
+        admitted.map(|(_, caller)| caller.unwrap().principal.name.to_string())
+    };
+    let nothing = HeaderMap::new();
+    assert_eq!(admit(Some(URI), &nothing).unwrap(), "edge");
+    assert_eq!(admit(Some(URI), &headers(&format!("Bearer {KEY}"))).unwrap(), "crm");
+    for (uri, headers) in [
+        (None, &nothing),
+        (Some("spiffe://cluster.local/ns/callbridge/sa/edge2"), &nothing),
+        (Some("spiffe://cluster.local/ns/callbridge/sa/edg"), &nothing),
+        (Some("SPIFFE://cluster.local/ns/callbridge/sa/edge"), &nothing),
+        (Some(""), &nothing),
+        (Some(URI), &headers("Bearer ck_1_wrong")),
+        (Some(URI), &headers("")),
+    ] {
+        assert!(
+            matches!(admit(uri, headers), Err(Error::Unauthenticated { .. })),
+            "{uri:?}"
+        );
+    }
+}
+
+#[test]
+fn certificates_are_read() {
+    let read = Certificates::parse("spiffe://a/b?c=d:e=edge:ingest+media, https://x.example/y=crm:calls.read").unwrap();
+    assert!(read.find("spiffe://a/b?c=d:e").unwrap().may(Scope::Media));
+    assert!(!read.find("https://x.example/y").unwrap().may(Scope::Media));
+    assert!(Certificates::parse(" ").unwrap().is_empty());
+    for (text, error) in [
+        ("spiffe://a/b", CertificatesError::Form(1)),
+        ("spiffe://a/b=edge", CertificatesError::Form(1)),
+        ("edge=edge:media", CertificatesError::Uri(1)),
+        ("spiffe://a/b=:media", CertificatesError::Name(1)),
+        ("spiffe://a/b=edge:all", CertificatesError::Scope(1)),
+        (
+            "spiffe://a/b=edge:media,spiffe://a/b=x:media",
+            CertificatesError::Repeated(2),
+        ),
+    ] {
+        assert_eq!(Certificates::parse(text).err(), Some(error), "{text}");
+    }
+}
+
+/// F96: a handler that hangs is given up after ten seconds; `PlaceCall` has a limit of its own.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_takes_too_long_is_given_up() {
+    use std::{convert::Infallible, future::pending};
+    use tonic::{Code, Status, body::Body};
+    use tower::{Layer as _, ServiceExt as _};
+
+    let asked = async |path: &str| {
+        let hanging = tower::service_fn(|_: http::Request<Body>| pending::<Result<http::Response<Body>, Infallible>>());
+        let request = http::Request::builder()
+            .uri(path)
+            .header(AUTHORIZATION, format!("Bearer {KEY}"))
+            .body(Body::empty())
+            .unwrap();
+        let begun = tokio::time::Instant::now();
+        let answer = layer("calls.write+calls.read").layer(hanging).oneshot(request);
+        let answer = tokio::time::timeout(Duration::from_secs(100), answer)
+            .await
+            .ok()?
+            .unwrap();
+        let code = Status::from_header_map(answer.headers()).unwrap().code();
+        Some((code, begun.elapsed().as_secs()))
+    };
+    assert_eq!(
+        asked("/callbridge.call.v1.CallService/GetCall").await,
+        Some((Code::DeadlineExceeded, 10))
+    );
+    assert_eq!(asked("/callbridge.call.v1.CallService/PlaceCall").await, None);
 }
