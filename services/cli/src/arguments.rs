@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{calls, campaigns, doctor};
+use crate::{calls, campaigns, doctor, keys};
 
 /// Looks after calls, campaigns and phones of callbridge.
 #[derive(Debug, Parser)]
@@ -43,6 +43,24 @@ pub(crate) struct Connection {
     /// PEM file with the authority of call-service's certificate, where it is a private one.
     #[arg(long, global = true, value_name = "FILE", env = "CALLBRIDGE_CA")]
     pub(crate) ca: Option<PathBuf>,
+    /// PEM file with your certificate, where call-service asks for one; with --client-key.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "CALLBRIDGE_CLIENT_CERT",
+        requires = "client_key"
+    )]
+    pub(crate) client_cert: Option<PathBuf>,
+    /// PEM file with the certificate's key.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "CALLBRIDGE_CLIENT_KEY",
+        requires = "client_cert"
+    )]
+    pub(crate) client_key: Option<PathBuf>,
 }
 
 /// How results are shown.
@@ -73,6 +91,9 @@ pub(crate) enum Command {
     /// Voice agents.
     #[command(subcommand)]
     Agents(Directory),
+    /// API keys: make, list, revoke.
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// Checks an account's phone from Exotel to the edge, and tells what to do about what is wrong.
     Doctor(doctor::Wanted),
     /// Prints a shell's completions.

@@ -1,8 +1,9 @@
 //! The way to call-service.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use callbridge_proto::{
+    access::v1::key_service_client::KeyServiceClient,
     call::v1::call_service_client::CallServiceClient,
     campaign::v1::campaign_service_client::CampaignServiceClient,
     directory::v1::{
@@ -10,11 +11,12 @@ use callbridge_proto::{
         phone_service_client::PhoneServiceClient,
     },
 };
+use runtime::tls::{self, ClientFiles, Connector, TlsError};
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+    transport::{Channel, Endpoint},
 };
 
 use crate::{Failure, arguments::Connection};
@@ -55,31 +57,30 @@ impl Client {
                 "cannot use the endpoint {url}: {what}, such as https://calls.example.com:443"
             ))
         };
-        let mut endpoint = Endpoint::from_shared(url.clone()).map_err(|_| wrong("it must be a URL"))?;
-        if !matches!(endpoint.uri().scheme_str(), Some("http" | "https")) {
-            return Err(wrong("it must begin with http:// or https://"));
-        }
-        endpoint = endpoint
+        let asked = Endpoint::from_shared(url.clone()).map_err(|_| wrong("it must be a URL"))?;
+        let encrypted = match asked.uri().scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(wrong("it must begin with http:// or https://")),
+        };
+        let endpoint = tls::endpoint(url)
+            .map_err(|_| wrong("it must be a URL"))?
             .connect_timeout(CONNECT)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_while_idle(true);
-        if endpoint.uri().scheme_str() == Some("https") {
-            let mut tls = ClientTlsConfig::new().with_enabled_roots();
-            if let Some(path) = &connection.ca {
-                let pem = fs::read(path).map_err(|source| Failure::File {
-                    attempt: "read the authority's certificate in",
-                    path: path.clone(),
-                    source,
-                })?;
-                tls = tls.ca_certificate(Certificate::from_pem(pem));
-            }
-            endpoint = endpoint.tls_config(tls).map_err(|_| {
-                Failure::Usage("cannot set up TLS: the file of --ca must hold certificates in PEM".to_owned())
-            })?;
-        }
-        let key = match &connection.api_key {
+        let channel = if encrypted {
+            let files = ClientFiles {
+                ca: connection.ca.clone(),
+                identity: connection.client_cert.clone().zip(connection.client_key.clone()),
+            };
+            endpoint.connect_with_connector_lazy(Connector::read(&files).map_err(no_tls)?)
+        } else {
+            endpoint.connect_lazy()
+        };
+        let shown = connection.api_key.as_deref().map(str::trim);
+        let key = match shown.filter(|key| !key.is_empty()) {
             Some(key) => {
-                let mut value: MetadataValue<Ascii> = format!("Bearer {}", key.trim()).parse().map_err(|_| {
+                let mut value: MetadataValue<Ascii> = format!("Bearer {key}").parse().map_err(|_| {
                     Failure::Usage("cannot use the API key: it has characters that no key has".to_owned())
                 })?;
                 value.set_sensitive(true);
@@ -89,7 +90,7 @@ impl Client {
         };
         Ok(Self {
             endpoint: url.clone(),
-            channel: InterceptedService::new(endpoint.connect_lazy(), ApiKey(key)),
+            channel: InterceptedService::new(channel, ApiKey(key)),
         })
     }
 
@@ -101,6 +102,10 @@ impl Client {
             endpoint,
             status: Box::new(status),
         }
+    }
+
+    pub(crate) fn keys(&self) -> KeyServiceClient<Keyed> {
+        KeyServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn calls(&self) -> CallServiceClient<Keyed> {
@@ -121,5 +126,22 @@ impl Client {
 
     pub(crate) fn agents(&self) -> AgentServiceClient<Keyed> {
         AgentServiceClient::new(self.channel.clone())
+    }
+}
+
+fn no_tls(error: TlsError) -> Failure {
+    match error {
+        TlsError::Read { path, source } => Failure::File {
+            attempt: "read",
+            path,
+            source,
+        },
+        error => {
+            let why = std::error::Error::source(&error).map(|source| format!(": {source}"));
+            Failure::Usage(format!(
+                "cannot set up TLS: {error}{}; see --ca, --client-cert and --client-key",
+                why.unwrap_or_default()
+            ))
+        }
     }
 }

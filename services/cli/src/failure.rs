@@ -88,7 +88,9 @@ fn told(status: &Status, endpoint: &str) -> String {
         ),
         Code::DeadlineExceeded => "\ntry again".to_owned(),
         Code::Unauthenticated => "\ngive a key that call-service knows: --api-key or CALLBRIDGE_API_KEY".to_owned(),
-        Code::PermissionDenied => "\nuse a key whose entry in call-service's API_KEYS has that scope".to_owned(),
+        Code::PermissionDenied => {
+            "\nuse a key that has that scope: see callbridge keys list, or call-service's API_KEYS".to_owned()
+        }
         Code::NotFound => "\nsee the id: the list commands show what there is".to_owned(),
         Code::Unimplemented => "\nthis call-service is older than this program: use one of the same release".to_owned(),
         _ => String::new(),

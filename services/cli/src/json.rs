@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use callbridge_proto::{call::v1 as call, campaign::v1 as campaign, directory::v1 as directory};
+use callbridge_proto::{access::v1 as access, call::v1 as call, campaign::v1 as campaign, directory::v1 as directory};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde_json::Value;
@@ -32,6 +32,8 @@ macro_rules! named {
 }
 
 named! {
+    access::CreateKeyResponse => "callbridge.access.v1.CreateKeyResponse",
+    access::Key => "callbridge.access.v1.Key",
     call::Call => "callbridge.call.v1.Call",
     call::CallEvent => "callbridge.call.v1.CallEvent",
     call::TransferCallResponse => "callbridge.call.v1.TransferCallResponse",

@@ -9,6 +9,7 @@ mod client;
 mod doctor;
 mod failure;
 mod json;
+mod keys;
 mod output;
 mod phones;
 mod profile;
@@ -47,6 +48,7 @@ pub async fn run(arguments: Arguments, writer: &mut (dyn Write + Send)) -> Resul
         Command::Accounts(command) => accounts::run(&client, &mut out, command).await,
         Command::Phones(command) => phones::run(&client, &mut out, command).await,
         Command::Agents(command) => agents::run(&client, &mut out, command).await,
+        Command::Keys(command) => keys::run(&client, &mut out, command).await,
         Command::Doctor(wanted) => doctor::run(&client, &mut out, wanted).await,
         Command::Completions { .. } => Ok(()),
     }
