@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use runtime::{
     config::{ConfigError, Vars},
     objects::Place,
+    tls::ClientFiles,
 };
 use secrecy::SecretString;
 
@@ -19,8 +20,10 @@ pub struct Config {
     pub internal_addr: SocketAddr,
     /// `CALL_SERVICE_URL`.
     pub call_service_url: String,
-    /// `CALL_SERVICE_API_KEY`: sent as the bearer of every call to call-service.
-    pub call_service_api_key: SecretString,
+    /// `CALL_SERVICE_API_KEY`: sent as the bearer of every call to call-service. None: our certificate says who we are.
+    pub call_service_api_key: Option<SecretString>,
+    /// `CALL_SERVICE_CA`, `CALL_SERVICE_CLIENT_CERT` and `CALL_SERVICE_CLIENT_KEY`: for an https `CALL_SERVICE_URL`.
+    pub call_service_tls: ClientFiles,
     /// `EDGE_TOKEN_KEYS`: the derived keys that check tokens in URLs.
     pub verifier: exotel::token::Verifier,
     /// `AGENT_ENDPOINT_ALLOW`: where voice agents may be.
@@ -74,11 +77,24 @@ impl Config {
                 "does not read as a URL such as http://call-service:50051",
             );
         }
-        let call_service_api_key = vars.required("CALL_SERVICE_API_KEY", "ck_…");
-        if !call_service_api_key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let call_service_tls = ClientFiles::from_vars(&mut vars, "CALL_SERVICE");
+        if call_service_tls != ClientFiles::default() && call_service_url.starts_with("http:") {
+            vars.problem(
+                "CALL_SERVICE_URL",
+                "is http, but CALL_SERVICE_CA or CALL_SERVICE_CLIENT_CERT means https",
+            );
+        }
+        if call_service_tls.identity.is_none() {
+            vars.required("CALL_SERVICE_API_KEY", "ck_…");
+        }
+        let call_service_api_key = vars.text("CALL_SERVICE_API_KEY");
+        if call_service_api_key
+            .as_deref()
+            .is_some_and(|key| !key.bytes().all(|byte| byte.is_ascii_graphic()))
+        {
             vars.problem("CALL_SERVICE_API_KEY", "has characters that no key has");
         }
-        let call_service_api_key = SecretString::from(call_service_api_key);
+        let call_service_api_key = call_service_api_key.map(SecretString::from);
         let keys = vars.required("EDGE_TOKEN_KEYS", "the output of `call-service derive-edge-keys`");
         let verifier = exotel::token::Verifier::parse(&keys);
         if !keys.is_empty()
@@ -130,6 +146,7 @@ impl Config {
             internal_addr: settings.1,
             call_service_url,
             call_service_api_key,
+            call_service_tls,
             verifier,
             agent_endpoint_allow,
             public_base: public_base.map(|url| url.as_str().trim_end_matches('/').to_owned()),

@@ -4,14 +4,18 @@ use std::{future::Future, time::Duration};
 
 use anyhow::Context as _;
 use callbridge_proto::ingress::v1::ingress_service_client::IngressServiceClient;
-use runtime::rpc::InjectTrace;
+use runtime::{
+    Tasks,
+    rpc::InjectTrace,
+    tls::{self, Connector},
+};
 use secrecy::ExposeSecret as _;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, ClientTlsConfig, Endpoint},
+    transport::Channel,
 };
 
 use crate::Config;
@@ -21,6 +25,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// A connection that is silent for this long is asked, and given up after [`KEEP_ALIVE_TIMEOUT`].
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it is looked whether certificates have changed.
+const LOOK_AT_CERTIFICATES: Duration = Duration::from_secs(5);
 /// Largest message either way: a greeting's chunk or a callback's body (64 KiB) and its envelope.
 const MAX_MESSAGE: usize = 256 * 1024;
 /// The first wait before a retry; it doubles up to the last.
@@ -32,40 +38,50 @@ pub(crate) type Client = IngressServiceClient<InterceptedService<Channel, Creden
 /// Adds the edge's key and the trace to each call.
 #[derive(Clone)]
 pub(crate) struct Credentials {
-    bearer: MetadataValue<Ascii>,
+    /// None: our certificate says who we are.
+    bearer: Option<MetadataValue<Ascii>>,
 }
 
 impl Interceptor for Credentials {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         let mut request = InjectTrace.call(request)?;
-        request.metadata_mut().insert("authorization", self.bearer.clone());
+        if let Some(bearer) = &self.bearer {
+            request.metadata_mut().insert("authorization", bearer.clone());
+        }
         Ok(request)
     }
 }
 
-/// A client that connects when it is used first.
-pub(crate) fn client(config: &Config) -> anyhow::Result<Client> {
-    let mut endpoint = Endpoint::from_shared(config.call_service_url.clone())
+/// A client that connects when it is used first. `tasks` look after its certificates.
+pub(crate) fn client(config: &Config, tasks: &Tasks) -> anyhow::Result<Client> {
+    let endpoint = tls::endpoint(&config.call_service_url)
         .context("CALL_SERVICE_URL is not a URL")?
         .connect_timeout(CONNECT_LIMIT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
-    if config.call_service_url.starts_with("https:") {
-        let tls = ClientTlsConfig::new().with_enabled_roots();
-        endpoint = endpoint.tls_config(tls).context("cannot set up TLS to call-service")?;
-    }
-    let mut bearer: MetadataValue<Ascii> = format!("Bearer {}", config.call_service_api_key.expose_secret())
-        .parse()
-        .ok()
-        .context("CALL_SERVICE_API_KEY has characters that no key has")?;
-    bearer.set_sensitive(true);
-    Ok(
-        IngressServiceClient::with_interceptor(endpoint.connect_lazy(), Credentials { bearer })
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE),
-    )
+    let channel = if config.call_service_url.starts_with("https:") {
+        let connector = Connector::read(&config.call_service_tls).context("cannot set up TLS to call-service")?;
+        connector.keep_fresh(tasks, LOOK_AT_CERTIFICATES);
+        endpoint.connect_with_connector_lazy(connector)
+    } else {
+        endpoint.connect_lazy()
+    };
+    let bearer = match &config.call_service_api_key {
+        None => None,
+        Some(key) => {
+            let mut bearer: MetadataValue<Ascii> = format!("Bearer {}", key.expose_secret())
+                .parse()
+                .ok()
+                .context("CALL_SERVICE_API_KEY has characters that no key has")?;
+            bearer.set_sensitive(true);
+            Some(bearer)
+        }
+    };
+    Ok(IngressServiceClient::with_interceptor(channel, Credentials { bearer })
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE))
 }
 
 /// Calls until there is a final answer or the budget is used up. Only for calls that may be repeated.

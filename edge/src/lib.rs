@@ -120,7 +120,9 @@ pub async fn run(config: Config, listeners: Listeners, tasks: Tasks) -> anyhow::
 /// # Errors
 /// As [`run`].
 pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, clock: Clock) -> anyhow::Result<()> {
-    let ingress = ingress::client(&config)?;
+    // What goes on until the last call is over: during the drain, too.
+    let background = Tasks::new();
+    let ingress = ingress::client(&config, &background)?;
     let (id, metrics) = (EdgeId(clock.new_uuid()).to_string(), Metrics::new());
     let recorder = match &config.recordings {
         Some(settings) => Some(Recorder::start(settings, &id, ingress.clone(), metrics.clone())?),
@@ -140,7 +142,7 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
         live: Live::new(),
         pending: Arc::new(Semaphore::new(config.max_pending_sockets)),
         sessions: Tasks::new(),
-        background: Tasks::new(),
+        background,
         process: tasks.clone(),
         ingress,
         clock,
