@@ -18,6 +18,7 @@ mod failover;
 mod idempotency;
 mod imports;
 mod inbound;
+mod keys;
 mod locks;
 mod migration;
 mod outbound;
