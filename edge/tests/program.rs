@@ -175,6 +175,22 @@ mod running {
         edge.stop();
     }
 
+    /// F122: what an edge has in its memory goes into no core dump, nor to a program that takes one.
+    #[test]
+    fn it_leaves_no_core_dump() {
+        let edge = Edge::start(400);
+        let of = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", edge.process.id())).unwrap();
+        let limits = of("limits");
+        let core = limits
+            .lines()
+            .find(|line| line.starts_with("Max core file size"))
+            .unwrap();
+        let words: Vec<&str> = core.split_whitespace().collect();
+        assert_eq!(words[4..6], ["0", "0"], "{core}");
+        assert_eq!(of("coredump_filter").trim(), "00000000");
+        edge.stop();
+    }
+
     /// F91: a thousand sockets that end in the middle of a frame, without a close, leave no descriptor behind.
     #[test]
     fn sockets_that_break_off_leave_nothing() {

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod config;
 pub mod crash;
 pub mod descriptors;
+pub mod dumps;
 pub mod internal;
 pub mod lifecycle;
 #[cfg(feature = "objects")]

@@ -8,7 +8,7 @@ use crate::{
     lifecycle, telemetry,
 };
 
-/// Runs a process: installs the crypto provider, reads the settings (exit 64 when they are wrong), starts telemetry, runs,
+/// Runs a process: installs the crypto provider, forbids core dumps, reads the settings (exit 64 when they are wrong), starts telemetry, runs,
 /// and flushes telemetry at the end. `run` gets the settings and the tasks, whose soft stop follows SIGTERM and SIGINT; a second signal cuts
 /// the drain short.
 pub fn main<C, R, F>(service: &'static str, config: impl FnOnce(Vars) -> Result<C, ConfigError>, run: R) -> ExitCode
@@ -18,6 +18,7 @@ where
 {
     crate::install_crypto_provider();
     crate::descriptors::raise();
+    crate::dumps::forbid();
     let mut vars = Vars::from_process();
     let settings = telemetry::Settings::read(&mut vars);
     // What was wrong with the first settings is told together with the rest.
