@@ -11,7 +11,6 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use prometheus::{Encoder as _, TextEncoder};
 use tokio::net::TcpListener;
 
 use crate::{Tasks, telemetry};
@@ -58,15 +57,14 @@ pub async fn serve(listener: TcpListener, readiness: Readiness, tasks: &Tasks) -
 }
 
 async fn metrics() -> impl IntoResponse {
-    let mut text = Vec::new();
-    match TextEncoder::new().encode(&telemetry::registry().gather(), &mut text) {
-        Ok(()) => (StatusCode::OK, [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text),
+    match telemetry::figures() {
+        Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text),
         Err(error) => {
             tracing::error!(%error, "cannot write the metrics page");
             (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 [(header::CONTENT_TYPE, "text/plain")],
-                Vec::new(),
+                String::new(),
             )
         }
     }

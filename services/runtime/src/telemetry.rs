@@ -16,15 +16,16 @@ use opentelemetry_prometheus::PrometheusExporter;
 use opentelemetry_sdk::{
     Resource, metrics::SdkMeterProvider, propagation::TraceContextPropagator, trace::SdkTracerProvider,
 };
-use prometheus::Registry;
+use prometheus::{Registry, TextEncoder};
 pub use settings::{LogFormat, Settings};
 use tokio::sync::oneshot;
 use tonic::transport::ClientTlsConfig;
-use tracing::{Level, Metadata};
+use tracing::{Level, Metadata, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer as _,
     filter::{self, FilterExt as _, LevelFilter, ParseError},
+    fmt::MakeWriter,
     layer::{self, SubscriberExt as _},
     util::SubscriberInitExt as _,
 };
@@ -52,6 +53,14 @@ pub struct Telemetry {
 /// The process's metrics, for the Prometheus page.
 pub fn registry() -> Registry {
     prometheus::default_registry().clone()
+}
+
+/// All metrics as Prometheus text.
+///
+/// # Errors
+/// When a name or a label cannot be written.
+pub fn figures() -> prometheus::Result<String> {
+    TextEncoder::new().encode_to_string(&registry().gather())
 }
 
 /// The reader of metrics that fills the page.
@@ -99,12 +108,32 @@ pub fn start(service: &'static str, settings: &Settings) -> anyhow::Result<Telem
         .lossy(true)
         .finish(std::io::stderr());
     count_lines(writer.error_counter());
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    subscriber(settings, writer, traces.as_ref())?.try_init()?;
+    Ok(Telemetry {
+        traces,
+        metrics,
+        _lines: guard,
+    })
+}
+
+/// What makes of spans and events lines in `lines`, and spans for `traces`: what may be told, and nothing else.
+///
+/// # Errors
+/// When the filter cannot be read.
+pub fn subscriber<W>(
+    settings: &Settings,
+    lines: W,
+    traces: Option<&SdkTracerProvider>,
+) -> Result<impl Subscriber + Send + Sync + use<W>, ParseError>
+where
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt::layer().with_writer(lines);
     let lines = match settings.format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
         LogFormat::Human => lines.compact().boxed(),
     };
-    let spans = traces.as_ref().map(|provider| {
+    let spans = traces.map(|provider| {
         // The hint also keeps what libraries write through `log` from being made at all.
         let exported = filter::filter_fn(is_exported).with_max_level_hint(LevelFilter::INFO);
         tracing_opentelemetry::layer()
@@ -118,15 +147,9 @@ pub fn start(service: &'static str, settings: &Settings) -> anyhow::Result<Telem
             .with_target(false)
             .with_filter(exported)
     });
-    tracing_subscriber::registry()
+    Ok(tracing_subscriber::registry()
         .with(spans)
-        .with(lines.with_filter(wanted(&settings.filter)?))
-        .try_init()?;
-    Ok(Telemetry {
-        traces,
-        metrics,
-        _lines: guard,
-    })
+        .with(lines.with_filter(wanted(&settings.filter)?)))
 }
 
 impl Telemetry {

@@ -10,6 +10,7 @@ mod refusal;
 mod replica;
 mod sound;
 mod story;
+pub mod sweep;
 mod wire;
 
 pub use agent::{Agent, Session};

@@ -3,6 +3,8 @@
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use crate::sweep::look_at_error;
+
 /// A status without its words for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -18,6 +20,7 @@ pub struct Refusal {
 
 /// Reads a status.
 pub fn refusal(status: &Status) -> Refusal {
+    look_at_error(format!("{status:?} {}", String::from_utf8_lossy(status.details())).as_bytes());
     let info = status.get_details_error_info();
     let wrong = status.get_details_bad_request().map(|request| request.field_violations);
     Refusal {

@@ -10,11 +10,14 @@ use callbridge_proto::call::v1::{
     Call, CallEvent, CallFilter, CallState, Direction, GetCallRequest, ListCallsRequest, PlaceCallRequest, WaitFor,
     WatchCallRequest, place_call_request::From,
 };
+use data_encoding::BASE64;
 use diesel::{QueryableByName, sql_query, sql_types::BigInt};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use exotel_sim::{Account, CallReport, CallerScript, InboundCall};
-use stack::{Builder, Registered, Registration, Stack, poll};
+use stack::{Builder, Keys, Registered, Registration, Stack, poll};
 use tokio::time::timeout;
+
+use crate::sweep::{Sweep, plant, plant_number};
 
 /// A person whose number scripts nothing by itself.
 pub const CUSTOMER: &str = "+919812340017";
@@ -47,6 +50,10 @@ pub struct Story {
     pub stack: Stack,
     /// The account, the phone and the agent.
     pub registered: Registered,
+    /// What its calls carry as metadata, and nothing else holds.
+    note: String,
+    /// Last, so that it hears what the end of the others tells.
+    _sweep: Sweep,
 }
 
 #[derive(QueryableByName)]
@@ -68,16 +75,35 @@ impl Story {
     ///
     /// # Errors
     /// When something does not start.
-    pub async fn with(builder: Builder, registration: Registration) -> anyhow::Result<Self> {
+    pub async fn with(mut builder: Builder, registration: Registration) -> anyhow::Result<Self> {
+        let sweep = Sweep::begin();
+        plant_keys(builder.its_keys()?)?;
+        if let Some(credentials) = &registration.account.credentials {
+            plant("Exotel's key", &credentials.api_key);
+            plant("Exotel's token", &credentials.api_token);
+            let basic = format!("{}:{}", credentials.api_key, credentials.api_token);
+            plant("Exotel's key and token", &BASE64.encode(basic.as_bytes()));
+        }
+        plant_number("our number", &registration.phone.number);
         let stack = builder.start().await?;
         let registered = stack.register(registration).await?;
-        Ok(Self { stack, registered })
+        plant("the account's token", &registered.urls.account_token);
+        let note = format!("canary of {}", registered.account_sid);
+        plant("metadata", &note);
+        Ok(Self {
+            stack,
+            registered,
+            note,
+            _sweep: sweep,
+        })
     }
 
     /// A call to this number from the story's phone, with a key of its own, which is answered for when it is queued.
     pub fn request(&self, to: &str) -> PlaceCallRequest {
+        plant_number("the callee", to);
         PlaceCallRequest {
             idempotency_key: format!("story-{}", NEXT_KEY.fetch_add(1, Ordering::Relaxed)),
+            metadata: [("note".to_owned(), self.note.clone())].into(),
             to: to.to_owned(),
             from: Some(From::PhoneId(self.registered.phone_id.clone())),
             wait_for: WaitFor::Queued.into(),
@@ -90,6 +116,9 @@ impl Story {
     /// # Errors
     /// Of `PlaceCall`.
     pub async fn place(&self, request: PlaceCallRequest) -> anyhow::Result<Call> {
+        for value in request.metadata.values() {
+            plant("metadata", value);
+        }
         let placed = self
             .stack
             .clients()
@@ -105,6 +134,7 @@ impl Story {
     /// # Errors
     /// Of the simulator.
     pub async fn call_in(&self, from: &str, script: CallerScript) -> anyhow::Result<String> {
+        plant_number("the caller", from);
         let call = InboundCall {
             account: self.registered.account_sid.clone(),
             from: from.to_owned(),
@@ -372,6 +402,22 @@ impl Story {
         anyhow::ensure!(changed == 1, "{changed} rows have this id");
         Ok(())
     }
+}
+
+/// Lets a stack's secrets be looked for.
+fn plant_keys(keys: &Keys) -> anyhow::Result<()> {
+    plant("an API key", &keys.api_key);
+    plant("the edge's API key", &keys.edge_api_key);
+    for (what, list) in [
+        ("CREDENTIAL_KEYS", &keys.credential_keys),
+        ("TOKEN_KEYS", &keys.token_keys),
+        ("EDGE_TOKEN_KEYS", &keys.edge_token_keys()?),
+    ] {
+        for key in list.split(',').filter_map(|entry| entry.rsplit(':').next()) {
+            plant(what, key);
+        }
+    }
+    Ok(())
 }
 
 /// The words of a timeline, in order.

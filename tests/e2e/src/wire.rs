@@ -13,7 +13,10 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, client::IntoClientRequest as _},
 };
 
-use crate::{PATIENCE, Story};
+use crate::{
+    PATIENCE, Story,
+    sweep::{look_at_error, plant},
+};
 
 /// A client that follows no redirect, as the platform does not.
 ///
@@ -32,7 +35,11 @@ pub fn http() -> anyhow::Result<reqwest::Client> {
 /// When there is no answer, or its body is no JSON.
 pub async fn answer(url: &str, query: &[(&str, String)]) -> anyhow::Result<(u16, Value)> {
     let response = http()?.get(url).query(query).send().await?;
-    Ok((response.status().as_u16(), response.json().await?))
+    let (status, body) = (response.status(), response.bytes().await?);
+    if !status.is_success() {
+        look_at_error(&body);
+    }
+    Ok((status.as_u16(), serde_json::from_slice(&body)?))
 }
 
 /// The URL for callbacks of a call, with a token that is over at this Unix second.
@@ -43,6 +50,7 @@ pub fn callback_url(story: &Story, call_id: &str, expires: u32) -> anyhow::Resul
     let keys = TokenKeys::parse(&story.stack.keys.token_keys)?;
     let id: CallId = call_id.parse().context("no call's id")?;
     let token = keys.mint(Purpose::Callback, id.0, [7; 8], expires);
+    plant("a callback's token", &token);
     Ok(exotel::paths::status_url(&story.stack.edge_url(), &token))
 }
 

@@ -84,6 +84,17 @@ impl Builder {
         self
     }
 
+    /// The keys that it will have: new ones, unless some were given.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    pub fn its_keys(&mut self) -> anyhow::Result<&Keys> {
+        if self.keys.is_none() {
+            self.keys = Some(Keys::generate()?);
+        }
+        self.keys.as_ref().context("there are no keys")
+    }
+
     /// How many call-service processes share the database. The edges talk to the first.
     #[must_use]
     pub fn replicas(mut self, replicas: usize) -> Self {

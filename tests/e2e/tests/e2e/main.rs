@@ -31,6 +31,7 @@ mod recording;
 mod reflection;
 mod restart;
 mod schema;
+mod secrets;
 mod settling;
 mod standby;
 mod tuning;
