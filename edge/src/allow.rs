@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 /// Host suffixes and address ranges that may be dialled. Empty allows nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllowList {
     suffixes: Vec<String>,
-    ranges: Vec<(IpAddr, u8)>,
+    ranges: Vec<IpNet>,
     loopback: bool,
 }
 
@@ -32,15 +34,10 @@ impl AllowList {
             let wrong = || AllowError::Entry(entry.chars().take(80).collect());
             if entry.eq_ignore_ascii_case("loopback") {
                 allow.loopback = true;
-            } else if let Some((address, bits)) = entry.split_once('/') {
-                let address: IpAddr = address.parse().map_err(|_| wrong())?;
-                let bits: u8 = bits.parse().map_err(|_| wrong())?;
-                if bits > if address.is_ipv4() { 32 } else { 128 } {
-                    return Err(wrong());
-                }
-                allow.ranges.push((address, bits));
+            } else if entry.contains('/') {
+                allow.ranges.push(entry.parse().map_err(|_| wrong())?);
             } else if let Ok(address) = entry.parse::<IpAddr>() {
-                allow.ranges.push((address, if address.is_ipv4() { 32 } else { 128 }));
+                allow.ranges.push(address.into());
             } else {
                 let suffix = entry.trim_start_matches("*.").trim_matches('.').to_ascii_lowercase();
                 let host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
@@ -56,8 +53,9 @@ impl AllowList {
     /// Whether `host`, which resolved to `address`, may be dialled. A name on the list may be at any address but the
     /// machine's own and link-local ones (cloud metadata); those, and names that are not listed, need a range.
     pub fn permits(&self, host: &str, address: IpAddr) -> bool {
-        let address = plain(address);
-        if self.ranges.iter().any(|range| contains(*range, address)) {
+        // An IPv4 address written as IPv6 is the IPv4 address.
+        let address = address.to_canonical();
+        if self.ranges.iter().any(|range| range.contains(&address)) {
             return true;
         }
         if address.is_loopback() {
@@ -74,14 +72,6 @@ impl AllowList {
     }
 }
 
-/// An IPv4 address written as IPv6 is the IPv4 address.
-fn plain(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
-        IpAddr::V4(_) => address,
-    }
-}
-
 fn special(address: IpAddr) -> bool {
     address.is_unspecified()
         || address.is_multicast()
@@ -95,20 +85,6 @@ fn special(address: IpAddr) -> bool {
 fn embeds_v4(address: Ipv6Addr) -> bool {
     let s = address.segments();
     (s[0] == 0x64 && s[1] == 0xff9b) || s[0] == 0x2002 || s[..6] == [0; 6]
-}
-
-fn contains((range, bits): (IpAddr, u8), address: IpAddr) -> bool {
-    match (range, address) {
-        (IpAddr::V4(range), IpAddr::V4(address)) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
-            range.to_bits() & mask == address.to_bits() & mask
-        }
-        (IpAddr::V6(range), IpAddr::V6(address)) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
-            range.to_bits() & mask == address.to_bits() & mask
-        }
-        _ => false,
-    }
 }
 
 #[cfg(test)]

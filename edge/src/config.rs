@@ -1,5 +1,7 @@
 //! The edge's settings.
 
+mod door;
+
 use std::{net::SocketAddr, time::Duration};
 
 use runtime::{
@@ -9,7 +11,9 @@ use runtime::{
 };
 use secrecy::SecretString;
 
-use crate::{allow::AllowList, recording};
+pub use door::Tls;
+
+use crate::{allow::AllowList, recording, source::Sources};
 
 /// Everything the edge is told. Times have defaults that suit Exotel; tests shorten them.
 #[derive(Debug, Clone)]
@@ -18,6 +22,10 @@ pub struct Config {
     pub addr: SocketAddr,
     /// `EDGE_INTERNAL_ADDR`: liveness, readiness and metrics.
     pub internal_addr: SocketAddr,
+    /// TLS of the public listener; none: an ingress ends it.
+    pub tls: Option<Tls>,
+    /// `EXOTEL_ALLOWED_IPS` and `TRUSTED_PROXIES`: where requests may come from.
+    pub sources: Sources,
     /// `CALL_SERVICE_URL`.
     pub call_service_url: String,
     /// `CALL_SERVICE_API_KEY`: sent as the bearer of every call to call-service. None: our certificate says who we are.
@@ -124,6 +132,9 @@ impl Config {
                 SocketAddr::from(([0, 0, 0, 0], 9090)),
             ),
         );
+        let refresh = seconds(&mut vars, "EDGE_TLS_REFRESH_SECONDS", 5.0);
+        let tls = Tls::read(&mut vars, refresh);
+        let sources = door::sources(&mut vars);
         let drain = seconds(&mut vars, "EDGE_DRAIN_SECONDS", 3600.0);
         let accept_window = seconds(&mut vars, "EDGE_ACCEPT_SECONDS", 5.0);
         let header_limit = seconds(&mut vars, "EDGE_HEADER_SECONDS", 10.0);
@@ -144,6 +155,8 @@ impl Config {
         vars.finish(Self {
             addr: settings.0,
             internal_addr: settings.1,
+            tls,
+            sources,
             call_service_url,
             call_service_api_key,
             call_service_tls,
@@ -204,6 +217,8 @@ mod tests {
             ("EDGE_DRAIN_SECONDS", "-1"),
             ("AGENT_ENDPOINT_ALLOW", "10.0.0.0/99"),
             ("EDGE_AGENT_STREAMS", "1001"),
+            ("EDGE_TLS_CERT", "/tls/tls.crt"),
+            ("EXOTEL_ALLOWED_IPS", "exotel.com"),
         ]
         .into_iter()
         .collect();
@@ -213,6 +228,8 @@ mod tests {
             "EDGE_DRAIN_SECONDS",
             "AGENT_ENDPOINT_ALLOW",
             "EDGE_AGENT_STREAMS",
+            "EDGE_TLS_KEY",
+            "EXOTEL_ALLOWED_IPS",
             "CALL_SERVICE_URL",
             "CALL_SERVICE_API_KEY",
             "EDGE_TOKEN_KEYS",

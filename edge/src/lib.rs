@@ -14,15 +14,19 @@ pub mod recording;
 mod server;
 pub mod session;
 mod socket;
+pub mod source;
+mod tally;
 
 use std::{sync::Arc, time::Duration};
 
 pub use allow::{AllowError, AllowList};
+use anyhow::Context as _;
 use callbridge_proto::id::EdgeId;
-pub use config::Config;
+pub use config::{Config, Tls};
 use runtime::{
     Clock, Tasks,
     internal::{self, Readiness},
+    tls::Acceptor,
 };
 use tokio::{
     net::TcpListener,
@@ -39,8 +43,15 @@ use crate::{
     live::Live,
     metrics::Metrics,
     recording::Recorder,
+    tally::Tally,
 };
 
+/// Forged requests of an address that are traced within a minute; all are counted.
+const TRACED_STRANGERS: u16 = 10;
+/// How often within a minute a socket's token is asked about from one address after it was refused: Exotel tries a handshake twice.
+const REPLAYS: u16 = 4;
+/// Callbacks of one call from one address within a minute: Exotel sends three, and some of them again.
+const CALLBACKS: u16 = 120;
 /// At the drain limit: how long the closing of what is left may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(7);
 /// How long the last reports may take; what is lost shows as a lapsed session.
@@ -63,7 +74,6 @@ impl Listeners {
     /// # Errors
     /// When an address is taken or not ours.
     pub async fn bind(config: &Config) -> anyhow::Result<Self> {
-        use anyhow::Context as _;
         let bind = async |name: &str, addr| {
             TcpListener::bind(addr)
                 .await
@@ -91,6 +101,12 @@ struct Edge {
     live: Live,
     /// Places for sockets that have not said `start`.
     pending: Arc<Semaphore>,
+    /// Requests without a genuine token, by address.
+    strangers: Tally,
+    /// Genuine tokens that call-service has refused, by address and token.
+    replays: Tally,
+    /// Status callbacks, by address and call.
+    callbacks: Tally,
     /// One task per session; their soft stop is the drain limit.
     sessions: Tasks,
     /// The control stream, and what is prepared ahead of a call.
@@ -141,6 +157,9 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
         metrics,
         live: Live::new(),
         pending: Arc::new(Semaphore::new(config.max_pending_sockets)),
+        strangers: Tally::new(TRACED_STRANGERS),
+        replays: Tally::new(REPLAYS),
+        callbacks: Tally::new(CALLBACKS),
         sessions: Tasks::new(),
         background,
         process: tasks.clone(),
@@ -149,6 +168,16 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
         config,
     });
     let config = &edge.config;
+    let acceptor = config
+        .tls
+        .as_ref()
+        .map(|tls| Acceptor::read_http1(&tls.files))
+        .transpose();
+    let acceptor = acceptor.context("cannot set up TLS: see EDGE_TLS_CERT and EDGE_TLS_KEY")?;
+    if let (Some(acceptor), Some(tls)) = (&acceptor, &config.tls) {
+        // During the drain new requests still come.
+        acceptor.keep_fresh(&edge.background, tls.refresh);
+    }
 
     // The internal listener outlives the drain: the cluster asks for the metrics of a process that is going, too.
     let (inside, readiness) = (Tasks::new(), Readiness::default());
@@ -170,7 +199,14 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
 
     let (connections, closing) = (Tasks::new(), CancellationToken::new());
     let router = http::router(Arc::clone(&edge));
-    let serving = server::serve(listeners.public, router, config, &connections, closing.clone());
+    let serving = server::serve(
+        listeners.public,
+        acceptor,
+        router,
+        config,
+        &connections,
+        closing.clone(),
+    );
     let shutting_down = async {
         tasks.stopping().await;
         readiness.set(false);

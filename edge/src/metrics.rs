@@ -17,6 +17,7 @@ const SHORT: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.1, 0.2,
 #[derive(Clone)]
 pub(crate) struct Metrics {
     requests: Histogram<f64>,
+    refused: Counter<u64>,
     active: UpDownCounter<i64>,
     ended: Counter<u64>,
     first_audio: Histogram<f64>,
@@ -65,6 +66,10 @@ impl Metrics {
                 "webhooks and upgrades that were answered",
                 &WAITS,
             ),
+            refused: meter
+                .u64_counter("callbridge.requests.refused")
+                .with_description("requests that were turned away unread, by why: no genuine token, another source, a replay, too many callbacks")
+                .build(),
             active: meter
                 .i64_up_down_counter("callbridge.sessions.active")
                 .with_description("live media sessions")
@@ -153,6 +158,9 @@ impl Metrics {
                 .with_description("audio that is not on a recording")
                 .build(),
         };
+        for reason in ["token", "source", "replay", "callbacks"] {
+            made.refused.add(0, &[label("reason", reason)]);
+        }
         made.active.add(0, &[]);
         made.attached.add(0, &[]);
         made.recording_missing.add(0.0, &[]);
@@ -175,6 +183,11 @@ impl Metrics {
             label("http.response.status_code", i64::from(status)),
         ];
         self.requests.record(took.as_secs_f64(), &labels);
+    }
+
+    /// A request was turned away, unread. It is not among the requests: a flood of them would hide the others.
+    pub(crate) fn refused(&self, reason: &'static str) {
+        self.refused.add(1, &[label("reason", reason)]);
     }
 
     /// A session began.

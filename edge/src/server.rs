@@ -1,21 +1,23 @@
-//! The public listener: hyper's connection loop, since `axum::serve` has no limit for a request's header (F67).
+//! The public listener, with TLS or behind an ingress that ends it: hyper's connection loop, since `axum::serve` has no limit for a request's header (F67).
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{Request, body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use runtime::Tasks;
+use runtime::{Tasks, tls::Acceptor};
 use socket2::SockRef;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 use crate::Config;
 
@@ -48,10 +50,15 @@ fn most(configured: usize, descriptors: usize) -> usize {
     most.min(configured)
 }
 
+/// The other end of a request's connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
 /// Accepts until `closing`; then connections finish the request they are at, or the one that still comes. Sessions are not theirs
 /// any more.
 pub(crate) async fn serve(
     listener: TcpListener,
+    acceptor: Option<Acceptor>,
     router: Router,
     config: &Config,
     connections: &Tasks,
@@ -74,8 +81,8 @@ pub(crate) async fn serve(
             accepted = listener.accept() => accepted,
             () = closing.cancelled() => return,
         };
-        let stream = match accepted.and_then(|(stream, _)| prepared(stream)) {
-            Ok(stream) => stream,
+        let (stream, peer) = match accepted.and_then(|(stream, peer)| Ok((prepared(stream)?, peer))) {
+            Ok(accepted) => accepted,
             Err(error) if is_of_the_peer(&error) => continue,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection; trying again");
@@ -83,23 +90,63 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let connection = http
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()))
-            .with_upgrades();
-        let closing = closing.clone();
-        let linger = config.accept_window.min(LINGER);
+        let connection = Connection {
+            http: http.clone(),
+            router: router.clone(),
+            peer: Peer(peer.ip()),
+            closing: closing.clone(),
+            linger: config.accept_window.min(LINGER),
+        };
+        let acceptor = acceptor.clone();
         connections.spawn(async move {
-            tokio::pin!(connection);
-            // An error is the peer's: it went away or does not speak HTTP.
-            tokio::select! {
-                _ = connection.as_mut() => {}
-                () = async { closing.cancelled().await; sleep(linger).await } => {
-                    connection.as_mut().graceful_shutdown();
-                    let _ = connection.await;
-                }
+            match acceptor {
+                None => connection.serve(stream).await,
+                // Apart, so that connections without TLS are no larger for it.
+                Some(acceptor) => Box::pin(connection.serve_tls(stream, acceptor)).await,
             }
             drop(slot);
         });
+    }
+}
+
+/// What one connection needs.
+struct Connection {
+    http: http1::Builder,
+    router: Router,
+    peer: Peer,
+    closing: CancellationToken,
+    linger: Duration,
+}
+
+impl Connection {
+    /// The handshake has a limit of its own; after it, that of the header begins.
+    async fn serve_tls(self, stream: TcpStream, acceptor: Acceptor) {
+        match acceptor.accept(stream).await {
+            Ok(stream) => self.serve(stream).await,
+            // The peer's: strangers who scan come every minute.
+            Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+        }
+    }
+
+    async fn serve(self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let peer = self.peer;
+        let service = self.router.map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            request
+        });
+        let connection = self
+            .http
+            .serve_connection(TokioIo::new(io), TowerToHyperService::new(service))
+            .with_upgrades();
+        tokio::pin!(connection);
+        // An error is the peer's: it went away or does not speak HTTP.
+        tokio::select! {
+            _ = connection.as_mut() => {}
+            () = async { self.closing.cancelled().await; sleep(self.linger).await } => {
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.await;
+            }
+        }
     }
 }
 

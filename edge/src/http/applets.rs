@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use axum::{
     Json,
     body::to_bytes,
-    extract::{Path, Request, State},
+    extract::{Extension, Request, State},
     http::{Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -25,11 +25,11 @@ use exotel::{
         connect_answer,
     },
     paths::{self, Applet},
-    token::{Claims, Purpose},
+    token::Claims,
 };
 use tracing::Span;
 
-use super::{APPLET_BUDGET, MAX_BODY, problem::Problem};
+use super::{APPLET_BUDGET, MAX_BODY, door::Pass, problem::Problem};
 use crate::{Edge, ingress::within};
 
 /// Longest text kept of what Exotel says went wrong.
@@ -37,8 +37,7 @@ const MAX_DETAIL: usize = 256;
 
 type Answer = Result<Response, Problem>;
 type Shared = State<Arc<Edge>>;
-/// The account token in the path; the older paths have it in the query.
-type Token = Option<Path<String>>;
+type Passed = Extension<Pass>;
 
 /// A request whose account token is genuine.
 struct Applied {
@@ -48,28 +47,9 @@ struct Applied {
     head: bool,
 }
 
-async fn read(edge: &Edge, token: Token, request: Request) -> Result<Applied, Problem> {
+async fn read(Pass { token, claims }: Pass, request: Request) -> Result<Applied, Problem> {
     let head = request.method() == Method::HEAD;
     let query = request.uri().query().unwrap_or_default().to_owned();
-    let verify = |token: &str| {
-        let now = edge.clock.unix_seconds();
-        edge.config
-            .verifier
-            .verify(token, Purpose::Account, now)
-            .map_err(|_| Problem::NotFound)
-    };
-    // Nothing else is read of a request without a genuine token.
-    let (token, claims) = if let Some(Path(token)) = token {
-        let claims = verify(&token)?;
-        (token, claims)
-    } else {
-        let key = AppletRequest::parse(&query, None, &[])
-            .map_err(|_| Problem::NotFound)?
-            .key;
-        let key = key.ok_or(Problem::NotFound)?;
-        let claims = verify(&key)?;
-        (key, claims)
-    };
     let (parts, body) = request.into_parts();
     let body = if parts.method == Method::POST {
         to_bytes(body, MAX_BODY).await.map_err(|_| Problem::TooLarge)?
@@ -145,8 +125,8 @@ fn facts(request: &AppletRequest) -> HashMap<String, String> {
         .collect()
 }
 
-pub(super) async fn connect(State(edge): Shared, token: Token, request: Request) -> Answer {
-    let applied = read(&edge, token, request).await?;
+pub(super) async fn connect(State(edge): Shared, Extension(pass): Passed, request: Request) -> Answer {
+    let applied = read(pass, request).await?;
     let asked = ResolveConnectRequest {
         applet: Some(applied.asked(&edge)),
         probe: applied.head,
@@ -171,8 +151,8 @@ async fn resolve_greeting(edge: &Edge, applied: &Applied) -> Result<ResolveGreet
     Ok(answer.await?)
 }
 
-pub(super) async fn greeting(State(edge): Shared, token: Token, request: Request) -> Answer {
-    let applied = read(&edge, token, request).await?;
+pub(super) async fn greeting(State(edge): Shared, Extension(pass): Passed, request: Request) -> Answer {
+    let applied = read(pass, request).await?;
     let answer = resolve_greeting(&edge, &applied).await?;
     let text = match (&edge.config.public_base, answer.wav_sha256.as_str()) {
         (_, "") => answer.text,
@@ -190,11 +170,11 @@ pub(super) async fn greeting(State(edge): Shared, token: Token, request: Request
     Ok(([(header::CONTENT_TYPE, "text/plain")], text).into_response())
 }
 
-pub(super) async fn greeting_wav(State(edge): Shared, token: Token, request: Request) -> Answer {
+pub(super) async fn greeting_wav(State(edge): Shared, Extension(pass): Passed, request: Request) -> Answer {
     let named = url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
         // Exotel appends its own query with a second question mark.
         .find_map(|(key, value)| (key == "sha256").then(|| value.split('?').next().unwrap_or_default().to_owned()));
-    let applied = read(&edge, token, request).await?;
+    let applied = read(pass, request).await?;
     let hash = match named {
         Some(hash) => hash,
         None => resolve_greeting(&edge, &applied).await?.wav_sha256,
@@ -206,8 +186,8 @@ pub(super) async fn greeting_wav(State(edge): Shared, token: Token, request: Req
     Ok(([(header::CONTENT_TYPE, "audio/wav")], greeting.file.clone()).into_response())
 }
 
-pub(super) async fn gather(State(edge): Shared, token: Token, request: Request) -> Answer {
-    let applied = read(&edge, token, request).await?;
+pub(super) async fn gather(State(edge): Shared, Extension(pass): Passed, request: Request) -> Answer {
+    let applied = read(pass, request).await?;
     let asked = ResolveGatherRequest {
         applet: Some(applied.asked(&edge)),
     };
@@ -224,8 +204,8 @@ pub(super) async fn gather(State(edge): Shared, token: Token, request: Request) 
     Ok(Json(prompt.to_json()).into_response())
 }
 
-pub(super) async fn transfer(State(edge): Shared, token: Token, request: Request) -> Answer {
-    let applied = read(&edge, token, request).await?;
+pub(super) async fn transfer(State(edge): Shared, Extension(pass): Passed, request: Request) -> Answer {
+    let applied = read(pass, request).await?;
     let asked = ResolveTransferRequest {
         applet: Some(applied.asked(&edge)),
     };
@@ -248,8 +228,8 @@ pub(super) async fn transfer(State(edge): Shared, token: Token, request: Request
     Ok(Json(target.to_json()).into_response())
 }
 
-pub(super) async fn input(State(edge): Shared, token: Token, request: Request) -> Answer {
-    let applied = read(&edge, token, request).await?;
+pub(super) async fn input(State(edge): Shared, Extension(pass): Passed, request: Request) -> Answer {
+    let applied = read(pass, request).await?;
     if applied.head {
         return Ok(branch(false));
     }
@@ -265,8 +245,8 @@ pub(super) async fn input(State(edge): Shared, token: Token, request: Request) -
     Ok(branch(answer.await?.branch_b))
 }
 
-pub(super) async fn end(State(edge): Shared, token: Token, request: Request) -> Answer {
-    let applied = read(&edge, token, request).await?;
+pub(super) async fn end(State(edge): Shared, Extension(pass): Passed, request: Request) -> Answer {
+    let applied = read(pass, request).await?;
     if applied.head {
         return Ok(branch(false));
     }

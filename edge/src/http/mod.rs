@@ -1,12 +1,13 @@
 //! The public routes.
 
 mod applets;
+mod door;
 mod probe;
 mod problem;
 mod socket;
 mod status;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -16,18 +17,21 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
+use door::Client;
 use exotel::paths;
 use problem::Problem;
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
 };
-use tracing::{Instrument as _, field, info_span};
+use tracing::{Instrument as _, Span, field, info_span};
 
-use crate::Edge;
+use crate::{Edge, server::Peer};
 
 /// Largest request body (F52).
 const MAX_BODY: usize = 64 * 1024;
+/// Where proxies write whom they were asked by.
+const FORWARDED_FOR: &str = "x-forwarded-for";
 /// Longest path and query.
 const MAX_URI: usize = 8 * 1024;
 /// Exotel gives up on an applet's answer soon after this; the person hears silence meanwhile (F55).
@@ -85,16 +89,31 @@ pub(crate) fn router(edge: Arc<Edge>) -> Router {
     applets
         .merge(status)
         .route_layer(middleware::from_fn_with_state(Arc::clone(&edge), observe))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&edge), door::keep))
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::Method)
         .layer(middleware::from_fn_with_state(Arc::clone(&edge), guard))
         .with_state(edge)
 }
 
-/// Refuses what is too long to be Exotel's, and sets the headers that all answers have.
-async fn guard(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> Response {
+/// Refuses what comes from elsewhere or is too long to be Exotel's, and sets the headers that all answers have.
+async fn guard(State(edge): State<Arc<Edge>>, mut request: Request, next: Next) -> Response {
     let length = request.uri().path_and_query().map_or(0, |text| text.as_str().len());
-    let mut response = if length > MAX_URI {
+    let peer = request
+        .extensions()
+        .get::<Peer>()
+        .map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0);
+    let forwarded = request
+        .headers()
+        .get_all(FORWARDED_FOR)
+        .iter()
+        .map(HeaderValue::as_bytes);
+    let client = edge.config.sources.client(peer, forwarded);
+    request.extensions_mut().insert(Client(client.unwrap_or(peer)));
+    let mut response = if !edge.config.sources.permits(client) {
+        edge.metrics.refused("source");
+        Problem::NotFound.into_response()
+    } else if length > MAX_URI {
         Problem::UriTooLong.into_response()
     } else {
         next.run(request).await
@@ -116,18 +135,7 @@ async fn guard(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> R
 /// `traceparent` is not ours and is not taken up. By OpenTelemetry's conventions for HTTP servers.
 async fn observe(State(edge): State<Arc<Edge>>, route: MatchedPath, request: Request, next: Next) -> Response {
     let (method, begun) = (word(request.method()), Instant::now());
-    let span = info_span!(
-        "http",
-        otel.name = format!("{method} {}", route.as_str()),
-        otel.kind = "server",
-        otel.status_code = field::Empty,
-        http.route = route.as_str(),
-        http.request.method = method,
-        url.scheme = "http",
-        http.response.status_code = field::Empty,
-        error.type = field::Empty,
-        call.id = field::Empty,
-    );
+    let span = span(&edge, method, route.as_str());
     let response = next.run(request).instrument(span.clone()).await;
     let status = response.status();
     span.record("http.response.status_code", status.as_u16());
@@ -138,6 +146,21 @@ async fn observe(State(edge): State<Arc<Edge>>, route: MatchedPath, request: Req
     edge.metrics
         .request(method, route.as_str(), status.as_u16(), begun.elapsed());
     response
+}
+
+fn span(edge: &Edge, method: &str, route: &str) -> Span {
+    info_span!(
+        "http",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        otel.status_code = field::Empty,
+        http.route = route,
+        http.request.method = method,
+        url.scheme = if edge.config.tls.is_some() { "https" } else { "http" },
+        http.response.status_code = field::Empty,
+        error.type = field::Empty,
+        call.id = field::Empty,
+    )
 }
 
 /// A method's name. There is no end of those that a stranger may think of.

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{RawPathParams, Request, State},
+    extract::{Extension, Request, State},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
 use callbridge_proto::{id::AccountId, ingress::v1::AnswerProbeRequest};
-use exotel::{applet::AppletRequest, paths, token::Purpose};
+use exotel::paths;
 use serde_json::json;
 
-use super::{APPLET_BUDGET, problem::Problem};
+use super::{APPLET_BUDGET, door::Pass, problem::Problem};
 use crate::{Edge, ingress::within};
 
 /// Longest word of a probe; ours have 32 characters.
@@ -22,7 +22,7 @@ const WORD_CHARS: usize = 64;
 /// Answers a probe in the applet's place; everything else goes on to the applet.
 pub(super) async fn answer(
     State(edge): State<Arc<Edge>>,
-    path: RawPathParams,
+    Extension(pass): Extension<Pass>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
@@ -33,23 +33,9 @@ pub(super) async fn answer(
     if word.len() > WORD_CHARS {
         return Err(Problem::BadRequest);
     }
-    // The older paths have the token in the query.
-    let in_path = path.iter().find(|(name, _)| *name == "account_token");
-    let token = match in_path {
-        Some((_, token)) => token.to_owned(),
-        None => AppletRequest::parse(query, None, &[])
-            .ok()
-            .and_then(|request| request.key)
-            .ok_or(Problem::NotFound)?,
-    };
-    let claims = edge
-        .config
-        .verifier
-        .verify(&token, Purpose::Account, edge.clock.unix_seconds())
-        .map_err(|_| Problem::NotFound)?;
     let asked = AnswerProbeRequest {
-        account_id: AccountId(claims.id).to_string(),
-        token_generation: u32::from(claims.generation()),
+        account_id: AccountId(pass.claims.id).to_string(),
+        token_generation: u32::from(pass.claims.generation()),
         word,
         edge_id: edge.id.clone(),
     };

@@ -4,25 +4,24 @@ use std::sync::Arc;
 
 use axum::{
     extract::{
-        FromRequestParts as _, Path, Request, State,
+        Extension, FromRequestParts as _, Request, State,
         ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
     },
-    http::{HeaderMap, header},
     response::Response,
 };
 use callbridge_proto::{
     id::{AccountId, CallId},
     ingress::v1::ClaimSocketRequest,
 };
-use data_encoding::BASE64;
-use exotel::{
-    paths,
-    token::{Claims, Purpose},
-};
+use exotel::paths;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::Span;
 
-use super::{APPLET_BUDGET, problem::Problem};
+use super::{
+    APPLET_BUDGET,
+    door::{Pass, whom},
+    problem::Problem,
+};
 use crate::{
     Edge,
     driver::{self, Ticket},
@@ -31,8 +30,6 @@ use crate::{
 
 /// Largest message and frame (F79).
 const MAX_MESSAGE: usize = 64 * 1024;
-/// How far this clock may be ahead of the database's, by which a socket's token is over: call-service looks at that again (F37).
-const CLOCKS_APART: u64 = 15 * 60;
 /// Read buffer of each socket: a frame of 100 ms fits, and thousands of idle sockets cost little.
 const READ_BUFFER: usize = 3 * 1024;
 /// Frames go out at once; what a stalled peer leaves unsent waits in the session, where it is bounded (F70).
@@ -42,23 +39,21 @@ const MAX_WRITE_BUFFER: usize = 64 * 1024;
 /// The socket of one call, opened by its token.
 pub(super) async fn of_call(
     State(edge): State<Arc<Edge>>,
-    Path((call_id, token)): Path<(String, String)>,
+    Extension(Pass { claims, .. }): Extension<Pass>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let now = edge.clock.unix_seconds().saturating_sub(CLOCKS_APART);
-    let claims = edge
-        .config
-        .verifier
-        .verify(&token, Purpose::Socket, now)
-        .map_err(|_| Problem::NotFound)?;
-    if call_id.parse() != Ok(CallId(claims.id)) {
-        return Err(Problem::NotFound);
-    }
+    let (call_id, now) = (CallId(claims.id).to_string(), edge.clock.unix_seconds());
     Span::current().record("call.id", &call_id);
     let probed = request
         .uri()
         .query()
         .is_some_and(|query| paths::probe_of(query).is_some());
+    // A token that was refused is not asked about for ever. Other tokens of the call, and other addresses, are.
+    let replay = (whom(&request), claims.id, claims.nonce);
+    if edge.replays.is_full(replay, now) {
+        edge.metrics.refused("replay");
+        return Err(Problem::NotFound);
+    }
     let upgrade = upgrade_of(request).await?;
     let pending = pending_slot(&edge)?;
     let asked = ClaimSocketRequest {
@@ -70,7 +65,11 @@ pub(super) async fn of_call(
         let (mut client, asked) = (edge.ingress.clone(), asked.clone());
         async move { client.claim_socket(asked).await }
     });
-    let claim = answer.await?;
+    let claim = answer.await.map_err(Problem::from).inspect_err(|problem| {
+        if *problem == Problem::NotFound {
+            edge.replays.count(replay, now);
+        }
+    })?;
     // Both are wanted at `start`, some round trips from now.
     let ahead = Arc::clone(&edge);
     let (hash, endpoint) = (claim.greeting_sha256.clone(), claim.agent_endpoints.first().cloned());
@@ -93,8 +92,11 @@ pub(super) async fn of_call(
 }
 
 /// The socket of applets with a fixed URL, opened by Basic credentials: the account's id and its token.
-pub(super) async fn of_account(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, Problem> {
-    let claims = basic(&edge, request.headers()).ok_or(Problem::Unauthorized)?;
+pub(super) async fn of_account(
+    State(edge): State<Arc<Edge>>,
+    Extension(Pass { claims, .. }): Extension<Pass>,
+    request: Request,
+) -> Result<Response, Problem> {
     let upgrade = upgrade_of(request).await?;
     let pending = pending_slot(&edge)?;
     let ticket = Ticket::Account {
@@ -102,21 +104,6 @@ pub(super) async fn of_account(State(edge): State<Arc<Edge>>, request: Request) 
         generation: u32::from(claims.generation()),
     };
     Ok(accept(&edge, upgrade, ticket, pending))
-}
-
-fn basic(edge: &Edge, headers: &HeaderMap) -> Option<Claims> {
-    let (scheme, value) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
-    }
-    let credentials = String::from_utf8(BASE64.decode(value.trim().as_bytes()).ok()?).ok()?;
-    let (user, password) = credentials.split_once(':')?;
-    let claims = edge
-        .config
-        .verifier
-        .verify(password, Purpose::Account, edge.clock.unix_seconds())
-        .ok()?;
-    (user.parse() == Ok(AccountId(claims.id))).then_some(claims)
 }
 
 async fn upgrade_of(request: Request) -> Result<WebSocketUpgrade, Problem> {

@@ -4,15 +4,18 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::to_bytes,
-    extract::{Path, Request, State},
+    extract::{Extension, Request, State},
     http::{StatusCode, header},
 };
 use callbridge_proto::{id::CallId, ingress::v1::RecordStatusRequest};
-use exotel::token::Purpose;
 use prost_types::Timestamp;
 use tracing::{Span, field};
 
-use super::{MAX_BODY, STATUS_BUDGET, problem::Problem};
+use super::{
+    MAX_BODY, STATUS_BUDGET,
+    door::{Pass, whom},
+    problem::Problem,
+};
 use crate::{Edge, ingress::within};
 
 /// One attempt: a replica that hangs must not use up the budget.
@@ -23,16 +26,19 @@ const MAX_CONTENT_TYPE: usize = 256;
 /// Takes a callback in any of Exotel's encodings; call-service reads it.
 pub(super) async fn receive(
     State(edge): State<Arc<Edge>>,
-    Path(token): Path<String>,
+    Extension(Pass { claims, .. }): Extension<Pass>,
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let now = edge.clock.now();
-    let claims = edge
-        .config
-        .verifier
-        .verify(&token, Purpose::Callback, edge.clock.unix_seconds())
-        .map_err(|_| Problem::NotFound)?;
     Span::current().record("call.id", field::display(CallId(claims.id)));
+    // Whoever has a callback's URL cannot fill the inbox with it (F50).
+    if !edge
+        .callbacks
+        .count((whom(&request), claims.id), edge.clock.unix_seconds())
+    {
+        edge.metrics.refused("callbacks");
+        return Err(Problem::Unavailable);
+    }
     let (parts, body) = request.into_parts();
     let content_type = parts
         .headers

@@ -11,6 +11,7 @@
 mod bot;
 mod call;
 mod control;
+mod door;
 mod drain;
 mod frames;
 mod http;
@@ -22,7 +23,9 @@ mod sequences;
 mod session;
 mod socket;
 mod speech;
+mod strange;
 mod timing;
+mod tls;
 mod trouble;
 mod tuning;
 mod web;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
     time::timeout,
 };
@@ -42,7 +42,11 @@ impl Answer {
 
 /// Sends the bytes, and reads until the peer closes.
 pub(crate) async fn raw(to: SocketAddr, request: &[u8]) -> Answer {
-    let mut stream = TcpStream::connect(to).await.unwrap();
+    exchange(TcpStream::connect(to).await.unwrap(), request).await
+}
+
+/// The same over a connection that is there.
+pub(crate) async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &[u8]) -> Answer {
     // A peer that has answered may close before it read everything.
     let _ = stream.write_all(request).await;
     let mut answer = Vec::new();

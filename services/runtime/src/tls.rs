@@ -1,4 +1,4 @@
-//! TLS between our own processes, with certificates that are read again when their files change: connections that are there go on,
+//! TLS between our own processes, and of the public listener, with certificates that are read again when their files change: connections that are there go on,
 //! new ones get the new certificate.
 
 mod client;
@@ -13,6 +13,8 @@ pub use server::{Acceptor, ClientCertificates, ServerFiles};
 
 /// HTTP/2 (RFC 9113 §3.2).
 const ALPN: &[u8] = b"h2";
+/// HTTP/1.1 (RFC 7301 §6).
+const ALPN_HTTP_1: &[u8] = b"http/1.1";
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
-    ALPN,
+    ALPN, ALPN_HTTP_1,
     files::{File, Fresh, TlsError},
 };
 use crate::Tasks;
@@ -44,17 +44,29 @@ pub struct ServerFiles {
 pub struct Acceptor(Fresh<ServerConfig>);
 
 impl Acceptor {
-    /// Reads the files.
+    /// Reads the files of a server that speaks HTTP/2.
     ///
     /// # Errors
     /// [`TlsError`].
     pub fn read(files: &ServerFiles) -> Result<Self, TlsError> {
+        Self::of(files, ALPN)
+    }
+
+    /// Reads the files of a server that speaks HTTP/1.1.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn read_http1(files: &ServerFiles) -> Result<Self, TlsError> {
+        Self::of(files, ALPN_HTTP_1)
+    }
+
+    fn of(files: &ServerFiles, protocol: &'static [u8]) -> Result<Self, TlsError> {
         let mut paths = vec![files.certificate.clone(), files.key.clone()];
         let clients = files.client_ca.as_ref().map(|(path, clients)| {
             paths.push(path.clone());
             *clients
         });
-        Fresh::read(paths, move |files| config(files, clients)).map(Self)
+        Fresh::read(paths, move |files| config(files, clients, protocol)).map(Self)
     }
 
     /// Reads the files again when they change.
@@ -70,7 +82,7 @@ impl Acceptor {
     /// Does a handshake, within five seconds.
     ///
     /// # Errors
-    /// When it fails or takes longer, or when the client does not speak HTTP/2.
+    /// When it fails or takes longer, or when the client asks for another protocol.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let shaking = TlsAcceptor::from(self.0.now()).accept(stream);
         timeout(HANDSHAKE, shaking).await.unwrap_or_else(|_| {
@@ -82,7 +94,11 @@ impl Acceptor {
     }
 }
 
-fn config(files: &[File], clients: Option<ClientCertificates>) -> Result<ServerConfig, TlsError> {
+fn config(
+    files: &[File],
+    clients: Option<ClientCertificates>,
+    protocol: &'static [u8],
+) -> Result<ServerConfig, TlsError> {
     let [certificate, key, client_ca @ ..] = files else {
         unreachable!("a server has two files or three")
     };
@@ -105,7 +121,7 @@ fn config(files: &[File], clients: Option<ClientCertificates>) -> Result<ServerC
         _ => builder.with_no_client_auth(),
     };
     let mut config = certificate.pair(key, |chain, key| builder.with_single_cert(chain, key))?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     // A resumed session would bring back a certificate without checking it again. Connections live for long, so little is lost.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;

@@ -1,0 +1,120 @@
+//! The door: what is not genuine goes no further, and costs no more than a path that is not there.
+//!
+//! A token is checked for its length, version, purpose, expiry and MAC (`faults.md` §2.1) before a slot, a span, a body or call-service
+//! is used for its request.
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    extract::{MatchedPath, RawPathParams, Request, State},
+    http::{HeaderMap, header},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use callbridge_proto::id::{AccountId, CallId};
+use data_encoding::BASE64;
+use exotel::{
+    applet::AppletRequest,
+    paths,
+    token::{Claims, Purpose},
+};
+
+use super::{problem::Problem, span, word};
+use crate::{Edge, source::neighbourhood};
+
+/// How far this clock may be ahead of the database's, by which a socket's token is over: call-service looks at that again (F37).
+const CLOCKS_APART: u64 = 15 * 60;
+
+/// Whose request it is, for counting: the client behind our proxies or, where that is not known, the connection's peer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client(pub(super) IpAddr);
+
+/// What let a request in.
+#[derive(Clone)]
+pub(super) struct Pass {
+    pub(super) claims: Claims,
+    pub(super) token: String,
+}
+
+/// Lets in requests with a genuine token of the route's purpose.
+pub(super) async fn keep(
+    State(edge): State<Arc<Edge>>,
+    route: MatchedPath,
+    path: RawPathParams,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match check(&edge, route.as_str(), &path, &request) {
+        Ok(pass) => {
+            request.extensions_mut().insert(pass);
+            next.run(request).await
+        }
+        Err(problem) => {
+            let response = problem.into_response();
+            edge.metrics.refused("token");
+            // Whoever has a wrong URL in a dashboard finds the first ones of a minute among the traces; a flood leaves none.
+            if edge.strangers.count(whom(&request), edge.clock.unix_seconds()) {
+                let span = span(&edge, word(request.method()), route.as_str());
+                span.record("http.response.status_code", response.status().as_u16());
+            }
+            response
+        }
+    }
+}
+
+fn check(edge: &Edge, route: &str, path: &RawPathParams, request: &Request) -> Result<Pass, Problem> {
+    let param = |wanted: &str| path.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value);
+    let now = edge.clock.unix_seconds();
+    let verified = |token: &str, purpose, now| {
+        let claims = edge.config.verifier.verify(token, purpose, now);
+        let claims = claims.map_err(|_| Problem::NotFound)?;
+        Ok(Pass {
+            claims,
+            token: token.to_owned(),
+        })
+    };
+    match route {
+        paths::STATUS => verified(param("token").ok_or(Problem::NotFound)?, Purpose::Callback, now),
+        paths::SOCKET => {
+            let now = now.saturating_sub(CLOCKS_APART);
+            let pass = verified(param("token").ok_or(Problem::NotFound)?, Purpose::Socket, now)?;
+            let names_it = param("call_id").is_some_and(|call| call.parse() == Ok(CallId(pass.claims.id)));
+            names_it.then_some(pass).ok_or(Problem::NotFound)
+        }
+        paths::STATIC_SOCKET => {
+            let (user, password) = basic(request.headers()).ok_or(Problem::Unauthorized)?;
+            let pass = verified(&password, Purpose::Account, now).map_err(|_| Problem::Unauthorized)?;
+            let names_it = user.parse() == Ok(AccountId(pass.claims.id));
+            names_it.then_some(pass).ok_or(Problem::Unauthorized)
+        }
+        _ => match param("account_token") {
+            Some(token) => verified(token, Purpose::Account, now),
+            // The older paths have the token in the query.
+            None => {
+                let query = request.uri().query().unwrap_or_default();
+                let read = AppletRequest::parse(query, None, &[]).ok();
+                let key = read.and_then(|request| request.key).ok_or(Problem::NotFound)?;
+                verified(&key, Purpose::Account, now)
+            }
+        },
+    }
+}
+
+/// User and password (RFC 7617 §2).
+fn basic(headers: &HeaderMap) -> Option<(String, String)> {
+    let (scheme, value) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let credentials = String::from_utf8(BASE64.decode(value.trim().as_bytes()).ok()?).ok()?;
+    let (user, password) = credentials.split_once(':')?;
+    Some((user.to_owned(), password.to_owned()))
+}
+
+/// Whom a request is counted for.
+pub(super) fn whom(request: &Request) -> Option<IpAddr> {
+    request
+        .extensions()
+        .get::<Client>()
+        .map(|Client(address)| neighbourhood(*address))
+}
