@@ -37,14 +37,18 @@ pub struct Claimed {
 /// `NotFound`: unknown, expired or started, or no audio may start on the call.
 pub async fn claim(app: &Arc<App>, call: CallId, nonce: u64, edge: EdgeId) -> Result<Claimed, Error> {
     let mut conn = app.db.reserved().await?;
+    // The database has no unsigned numbers: the same bits.
+    let nonce = i64::from_be_bytes(nonce.to_be_bytes());
+    // A token that is used up costs this one look and no lock, however often it comes (F63).
+    if !sessions::is_claimable(&mut conn, call, nonce).await? {
+        return Err(missing());
+    }
     conn.transaction::<_, Error, _>(async |conn| {
         let (call, _) = calls::lock(conn, call).await?.ok_or_else(missing)?;
         trace::follow(&call);
         if resolve::is_closed(&call) {
             return Err(missing());
         }
-        // The database has no unsigned numbers: the same bits.
-        let nonce = i64::from_be_bytes(nonce.to_be_bytes());
         let session = sessions::claim(conn, call.id(), nonce, edge)
             .await?
             .ok_or_else(missing)?;

@@ -5,7 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{
     BoolExpressionMethods as _, ExpressionMethods as _, Insertable, JoinOnDsl as _, NullableExpressionMethods as _,
     OptionalExtension as _, QueryDsl as _, QueryResult, Queryable, Selectable, SelectableHelper as _,
-    dsl::now,
+    dsl::{exists, now},
     expression::{SqlLiteral, UncheckedBind},
     pg::data_types::PgInterval,
     sql_types::{Bool, Interval, Nullable, Timestamptz},
@@ -148,6 +148,17 @@ pub async fn live_of_account(conn: &mut AsyncPgConnection, account: Uuid) -> Que
         .count()
         .get_result(conn)
         .await
+}
+
+/// Whether a nonce opens a session: one look by the index of its token.
+pub async fn is_claimable(conn: &mut AsyncPgConnection, call: CallId, nonce: i64) -> QueryResult<bool> {
+    let waiting = media_sessions::table
+        .filter(media_sessions::call_id.eq(call.0))
+        .filter(media_sessions::nonce.eq(nonce))
+        .filter(media_sessions::started_at.is_null())
+        .filter(media_sessions::ended_at.is_null())
+        .filter(media_sessions::token_expires_at.gt(now));
+    diesel::select(exists(waiting)).get_result(conn).await
 }
 
 /// Makes an edge the owner of the session that a nonce opens; the newest claim owns it. None: unknown, expired or started.

@@ -426,6 +426,36 @@ async fn a_passthru_that_is_asked_again_gets_the_same_branch() {
     bench.service.stop().await;
 }
 
+/// F63: a token that is used up, or was never made, costs one look at the sessions: the call is neither read nor locked.
+#[tokio::test]
+async fn a_replayed_token_costs_one_look() {
+    let mut bench = Bench::new(&[]).await;
+    let (call_id, start) = bench.claimed("sid1").await;
+    let nonce: i64 = bench
+        .sql
+        .query_one("SELECT nonce FROM media_sessions", &[])
+        .await
+        .unwrap()
+        .get(0);
+    bench.start(&start).await.unwrap();
+    bench
+        .sql
+        .batch_execute("BEGIN; LOCK TABLE calls, accounts, agents IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    for nonce in [u64::from_be_bytes(nonce.to_be_bytes()), 7] {
+        let request = ClaimSocketRequest {
+            call_id: call_id.clone(),
+            nonce,
+            edge_id: EDGE.to_owned(),
+        };
+        let refused = bench.edge.claim_socket(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound, "{refused:?}");
+    }
+    bench.sql.batch_execute("ROLLBACK").await.unwrap();
+    bench.service.stop().await;
+}
+
 /// No database column takes a NUL, and JSON in the database takes none either.
 #[tokio::test]
 async fn no_text_is_too_strange_to_be_kept() {
