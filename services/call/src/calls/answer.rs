@@ -11,12 +11,16 @@ use super::{
     read_back,
     record::{Note, record},
     search,
-    state::{Event, State},
+    state::{Direction, Event, State},
 };
 use crate::{
     app::App,
     error::Error,
-    store::{calls::Call, due},
+    ingress::resolve,
+    store::{
+        calls::{self, Call, Change},
+        due,
+    },
     trace,
 };
 
@@ -31,8 +35,29 @@ pub(super) async fn answered(
     app.metrics.read_back(if ended { "ended" } else { "open" }, 1);
     let note = Note::from("read_back").changing(read_back::facts_of(details));
     let event = read_back::event(call, details, now);
-    let again = read_back::next(&app.config.read_back_steps, call, &call.facts()?, now);
+    let again = read_back::after_answer(&app.config.read_back_steps, call, &call.facts()?, now);
     write(app, call, Some(event), note, again).await
+}
+
+/// Marks an inbound call that Exotel does not know for a person to look at: whoever told of it had the account's token, and nothing
+/// else (F48). Of an outbound call the dial's answer is the proof.
+pub(super) async fn unknown(app: &Arc<App>, call: &Call) -> Result<(), Error> {
+    if call.direction != Direction::Inbound || call.state.is_terminal() {
+        return Ok(());
+    }
+    warn!(call.id = %call.id(), "Exotel does not know an inbound call: look who has the account's token, and rotate it");
+    let mut conn = app.db.conn().await?;
+    conn.transaction::<_, Error, _>(async |conn| {
+        if let Some((row, now)) = calls::lock(conn, call.id()).await? {
+            let note = Note::from("read_back").with("contradiction", "unknown_at_exotel");
+            resolve::quarantine(conn, row, now, note, Change::default()).await?;
+        }
+        Ok(())
+    })
+    .instrument(trace::about("read_back", call))
+    .await?;
+    app.hub.committed(call.id());
+    Ok(())
 }
 
 /// Records an answer, or only sets the time of the next question.

@@ -14,7 +14,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::{
-    answer::{answered, in_vain, signed},
+    answer::{answered, in_vain, signed, unknown},
     question::{Question, questions},
     search,
     settle::Sought,
@@ -191,6 +191,17 @@ async fn run(app: &Arc<App>, batch: Batch, done: &mut Done) -> Result<(), Error>
                 Some(pause(batch.failures, false))
             }
         };
+        if let (
+            RestError::Refused {
+                kind: Rejection::NotFound,
+                ..
+            }
+            | RestError::Status(404),
+            Question::One(call),
+        ) = (&error, &question)
+        {
+            unknown(app, call).await?;
+        }
         app.metrics.read_back("failed", question.calls().len());
         warn!(account.id = %account.id(), %error, "Exotel could not be asked about calls; they are asked about again");
         match (wait, question) {

@@ -10,6 +10,9 @@ use crate::store::calls::{Call, Change};
 /// After the last audio session ended, first: Exotel's own record follows within seconds, its callback may be lost. The
 /// later steps are a setting.
 const AFTER_MEDIA: TimeDelta = TimeDelta::seconds(2);
+/// An inbound call is only the word of whoever has the account's token until Exotel is asked: soon after its audio began, which is
+/// what costs.
+const CONFIRM: TimeDelta = TimeDelta::seconds(10);
 /// When there is nothing better to go by.
 const EVERY: TimeDelta = TimeDelta::minutes(5);
 /// Exotel ends a call at its time limit; this much later it is surely over.
@@ -37,9 +40,11 @@ pub fn schedule(before: &Call, facts: &Facts, state: State, now: DateTime<Utc>) 
         return Some(Some(now + AFTER_MEDIA));
     }
     if facts.media_seen && !known.media_seen {
-        return Some(Some(
-            now + TimeDelta::seconds(before.time_limit_seconds.into()) + PAST_LIMIT,
-        ));
+        return Some(Some(if before.direction == Direction::Inbound {
+            now + CONFIRM
+        } else {
+            past_limit(before, now)
+        }));
     }
     if state == State::Unconfirmed && before.state != state {
         return Some(Some(TO_BE_SET));
@@ -77,6 +82,19 @@ pub fn ask_if_contradicted(
         change.read_backs = Some(0);
     }
     change
+}
+
+/// When to ask again after Exotel has told of a call. An inbound one whose audio goes on is confirmed by that.
+pub fn after_answer(steps: &[TimeDelta], call: &Call, facts: &Facts, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let talks = !call.state.is_terminal() && facts.media_seen && facts.left.is_none();
+    if talks && call.direction == Direction::Inbound {
+        return Some(past_limit(call, now));
+    }
+    next(steps, call, facts, now)
+}
+
+fn past_limit(call: &Call, now: DateTime<Utc>) -> DateTime<Utc> {
+    now + TimeDelta::seconds(call.time_limit_seconds.into()) + PAST_LIMIT
 }
 
 /// When to ask again after an answer that did not settle the call. `steps` are those after the last audio.

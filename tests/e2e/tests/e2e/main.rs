@@ -34,6 +34,7 @@ mod schema;
 mod secrets;
 mod settling;
 mod standby;
+mod strangers;
 mod tuning;
 mod waiting;
 mod watch;

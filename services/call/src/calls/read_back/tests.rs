@@ -60,6 +60,30 @@ fn every_open_call_is_asked_about() {
     assert_eq!(schedule(&begun, &facts, facts.state(), posted()), Some(Some(TO_BE_SET)));
 }
 
+/// F48: whoever has the account's token can tell of a call to us: Exotel is asked soon after its audio began, and then not again
+/// while it goes on.
+#[test]
+fn an_inbound_call_is_confirmed_when_its_audio_begins() {
+    let inbound = |events: &[Event]| {
+        let mut facts = Facts::inbound();
+        for event in events {
+            facts = apply(&facts, event).unwrap().facts;
+        }
+        let row = Call {
+            direction: Direction::Inbound,
+            ..Call::sample(&facts, posted())
+        };
+        (row, facts)
+    };
+    let (arrived, _) = inbound(&[]);
+    let (talking, facts) = inbound(&[Event::MediaStarted]);
+    let first = schedule(&arrived, &facts, facts.state(), posted()).flatten();
+    assert_eq!(first, Some(posted() + TimeDelta::seconds(10)));
+    assert_eq!(after_answer(&[], &talking, &facts, posted()), Some(minutes(32)));
+    // One that Exotel could not tell of is asked about again.
+    assert_eq!(next(&[], &talking, &facts, posted()), Some(minutes(5)));
+}
+
 /// A presumed end that gave way to evidence is followed like any other call.
 #[test]
 fn a_call_that_was_given_up_and_turns_up_is_asked_about_soon() {
