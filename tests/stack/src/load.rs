@@ -6,6 +6,7 @@ mod baseline;
 mod campaign;
 mod capture;
 mod clients;
+mod forged;
 mod machine;
 mod place;
 mod progress;
@@ -52,6 +53,7 @@ pub fn main() -> ExitCode {
             What::Place => place::run(&arguments).await,
             What::Audio => audio::run(&arguments, &shared, processors).await,
             What::Campaign => campaign::run(&arguments).await,
+            What::Forged => forged::run(&arguments).await,
             What::Start => start::run(&arguments).await,
             What::Tracing => audio::tracing::run(&arguments).await,
         }

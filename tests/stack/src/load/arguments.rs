@@ -29,7 +29,13 @@ campaign What a campaign costs. Contacts come as a CSV file through AddContacts,
            contacts=… import_per_s=… copy_per_s=… ratio=… copy_bare_per_s=… ratio_bare=… import_peak_mib=… claim_small_ms=…
            claim_large_ms=… claim_ratio=… fill_small_ms=… fill_large_ms=… dials_per_s=… pace_per_s=… rate_ratio=…
            processors=… load_avg=…
-
+forged   What forged tokens cost. An edge as a process of its own, over call-service and PostgreSQL, is sent genuine tokens with each of
+         their bits the other way round, and random ones, as callbacks and as upgrades; in turns with requests of the same length
+         to paths that are not there, which is what they are compared with. What PostgreSQL was asked is counted in its own log.
+         Then tokens that are used up come once each, and again and again. The last line has the figures:
+           accepted=0 queries=0 ratio_to_404=… callbacks_ratio=… sockets_ratio=… callbacks_per_s=… sockets_per_s=…
+           replay_accepted=0 replay_reads_max=1 replays=… replays_per_s=… replay_reads=… processors=… load_avg=…
+         The exit code is 0 only when nothing was accepted, no forged token was asked about, and a used one at most once.
 start    How long a process takes from its start until /readyz says so, over a migrated database: call-service; the edge, which has
          attached to call-service by then; and a bare tonic server until it takes a connection, as the baseline. The three take
          turns; the medians count. The last line has the figures:
@@ -45,6 +51,7 @@ Examples:
   cargo load audio --streams 1000 --chunk-ms 100 --seconds 30
   cargo load audio --streams 500 --chunk-ms 20 --seconds 30
   cargo load campaign                           about five minutes
+  cargo load forged                             about two minutes
   cargo load start
   cargo load tracing                            about three minutes";
 
@@ -58,7 +65,7 @@ pub(super) struct Arguments {
     /// How long each measurement takes.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=3_000))]
     pub(super) seconds: u64,
-    /// place, campaign: how often the measurements take turns; the medians are compared. start: ten starts each.
+    /// place, campaign, forged: how often the measurements take turns; the medians are compared. start: ten starts each.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     pub(super) rounds: u32,
     /// campaign: how many contacts the large one has.
@@ -87,6 +94,8 @@ pub(super) enum What {
     Audio,
     /// Imports, against COPY; claims and dials of a large campaign, against those of a small one.
     Campaign,
+    /// Forged and used tokens, against paths that are not there.
+    Forged,
     /// How long processes take to be ready.
     Start,
     /// Tracing on the audio path, in instructions.
