@@ -58,8 +58,8 @@ impl Sources {
         let Some(before) = self.proxies.checked_sub(1) else {
             return Some(peer.to_canonical());
         };
-        let entries = lines.rev().flat_map(|line| line.rsplit(|byte| *byte == b','));
-        let entry = std::str::from_utf8(entries.skip(before).next()?).ok()?;
+        let mut entries = lines.rev().flat_map(|line| line.rsplit(|byte| *byte == b','));
+        let entry = std::str::from_utf8(entries.nth(before)?).ok()?;
         read(entry.trim())
     }
 

@@ -87,16 +87,16 @@ fn check(edge: &Edge, route: &str, path: &RawPathParams, request: &Request) -> R
             let names_it = user.parse() == Ok(AccountId(pass.claims.id));
             names_it.then_some(pass).ok_or(Problem::Unauthorized)
         }
-        _ => match param("account_token") {
-            Some(token) => verified(token, Purpose::Account, now),
-            // The older paths have the token in the query.
-            None => {
-                let query = request.uri().query().unwrap_or_default();
-                let read = AppletRequest::parse(query, None, &[]).ok();
-                let key = read.and_then(|request| request.key).ok_or(Problem::NotFound)?;
-                verified(&key, Purpose::Account, now)
+        _ => {
+            if let Some(token) = param("account_token") {
+                return verified(token, Purpose::Account, now);
             }
-        },
+            // The older paths have the token in the query.
+            let query = request.uri().query().unwrap_or_default();
+            let read = AppletRequest::parse(query, None, &[]).ok();
+            let key = read.and_then(|request| request.key).ok_or(Problem::NotFound)?;
+            verified(&key, Purpose::Account, now)
+        }
     }
 }
 

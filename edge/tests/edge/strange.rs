@@ -127,9 +127,8 @@ async fn a_body_that_cannot_be_read_is_refused() {
         let members: Vec<String> = (0..count).map(|at| format!(r#""f{at}":1"#)).collect();
         format!("{{{}}}", members.join(","))
     };
-    let parts: String = (0..101)
-        .map(|at| format!("--b\r\ncontent-disposition: form-data; name=\"f{at}\"\r\n\r\n1\r\n"))
-        .collect();
+    let part = |at| format!("--b\r\ncontent-disposition: form-data; name=\"f{at}\"\r\n\r\n1\r\n");
+    let parts = (0..101).map(part).collect::<Vec<_>>().concat();
     let cases: Vec<(&str, Vec<u8>, u16)> = vec![
         (FORM, b"a=%zz".to_vec(), 400),
         (FORM, b"a=%4".to_vec(), 400),
@@ -196,7 +195,7 @@ async fn ten_megabytes_are_not_waited_for() {
         format!("/api/v1/exotel/voice/status/{}", bench.call_token(Purpose::Callback)),
     ] {
         let head = format!("POST {path} HTTP/1.1\r\nhost: edge\r\ncontent-type: {FORM}\r\n");
-        let piece = [&b"8000\r\n"[..], &[b'a'; 0x8000], b"\r\n"].concat();
+        let piece = [&b"8000\r\n"[..], vec![b'a'; 0x8000].as_slice(), b"\r\n"].concat();
         for body in [
             [
                 b"content-length: 10485760\r\n\r\n",

@@ -121,7 +121,7 @@ async fn begin(edge: SocketAddr, path: &str, start: &str) -> anyhow::Result<TcpS
     );
     // A whole text message, masked with zeros (RFC 6455 §5.2).
     let length = u16::try_from(start.len())?.to_be_bytes();
-    let frame = [&[0x81, 0x80 | 126][..], &length, &[0; 4], start.as_bytes()].concat();
+    let frame = [&[0x81, 0x80 | 0x7e][..], &length, &[0; 4], start.as_bytes()].concat();
     stream.write_all(&frame).await?;
     Ok(stream)
 }
