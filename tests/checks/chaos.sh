@@ -13,7 +13,11 @@ together() {
     local round what
     for round in "$@"; do
         what=${round%:*}
-        cargo chaos "$what" --rounds "${round#*:}" --seed 1 --contacts 300 --calls 10 >"$folder/$what.txt" 2>&1 &
+        if [ "$what" = rotate ]; then
+            cargo chaos rotate --rows 3000 --kills "${round#*:}" --seed 1 >"$folder/$what.txt" 2>&1 &
+        else
+            cargo chaos "$what" --rounds "${round#*:}" --seed 1 --contacts 300 --calls 10 >"$folder/$what.txt" 2>&1 &
+        fi
         running[$what]=$!
     done
     for what in "${!running[@]}"; do
@@ -24,6 +28,6 @@ together() {
         echo "$what: $(tail -n 1 "$folder/$what.txt")"
     done
 }
-together kills:40 postgres:8 callbacks:6 zombie:6 campaign:6
+together kills:40 postgres:8 callbacks:6 zombie:6 campaign:6 rotate:12
 together rolling:2 edge-detach:2
 exit "$failed"

@@ -111,7 +111,7 @@ impl App {
     pub fn new(config: Config, clock: Clock, tasks: Tasks) -> Result<Arc<Self>, AppError> {
         let config = Arc::new(config);
         Ok(Arc::new(Self {
-            db: Db::connect(&config)?,
+            db: Db::connect(&config.database)?,
             clock,
             vault: Vault::new(config.credential_keys.clone(), config.environment.clone()),
             keys: Listed::new(access::stale_after(config.api_keys_refresh)),

@@ -1,5 +1,6 @@
 //! Every setting, read once from the environment.
 
+mod rewrap;
 mod tls;
 mod values;
 
@@ -13,6 +14,7 @@ use runtime::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
+pub use rewrap::Rewrap;
 pub use tls::Tls;
 
 use crate::{directory::endpoint, rpc::auth, vault};

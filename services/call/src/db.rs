@@ -35,7 +35,7 @@ use self::{
     read_only::ReadOnly,
     wire::{MakeWire, Wire},
 };
-use crate::config::Config;
+use crate::config::Database;
 
 /// A caller would rather hear UNAVAILABLE and retry than wait in a queue for a pool that is stuck.
 const WAIT: Duration = Duration::from_secs(1);
@@ -68,8 +68,7 @@ impl Db {
     ///
     /// # Errors
     /// When the address or the TLS roots cannot be read.
-    pub fn connect(config: &Config) -> Result<Self, DbError> {
-        let settings = &config.database;
+    pub fn connect(settings: &Database) -> Result<Self, DbError> {
         let through = if settings.pooled { Way::Pooler } else { Way::Limited };
         let connector = Arc::new(Connector::read("DATABASE_URL", settings.url.expose_secret(), through)?);
         let direct = match &settings.direct {

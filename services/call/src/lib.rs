@@ -14,6 +14,7 @@ mod gauges;
 mod incoming;
 pub mod ingress;
 pub mod metrics;
+pub mod rewrap;
 pub mod rpc;
 mod serve;
 mod startup;

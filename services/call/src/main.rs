@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use call_service::{Config, Listeners, config, run};
+use call_service::{Config, Listeners, config, rewrap, run, vault::rotate::How};
 use clap::{Parser, Subcommand};
 use runtime::program;
 use secrecy::ExposeSecret as _;
@@ -21,6 +21,14 @@ enum Command {
     Serve,
     /// Brings the database of DATABASE_DIRECT_URL, or else DATABASE_URL, up to this program's schema, one runner at a time.
     Migrate,
+    /// Seals credentials that old keys of CREDENTIAL_KEYS sealed with the first one, while everything runs, and opens all at the end.
+    /// May be killed at any time and run again; several may run at one time.
+    Rewrap {
+        /// After a leak of an old key: with new data keys too. Takes the credentials that the first key has not sealed yet, so
+        /// put a new one first. Set new credentials at Exotel as well.
+        #[arg(long)]
+        reseal: bool,
+    },
     /// Prints EDGE_TOKEN_KEYS for the edge, derived from TOKEN_KEYS. The output is secret.
     DeriveEdgeKeys,
 }
@@ -37,6 +45,12 @@ fn main() -> ExitCode {
             }
             Ok(())
         }),
+        Command::Rewrap { reseal } => {
+            program::main("call-service", config::Rewrap::read, |settings, tasks| async move {
+                let how = if reseal { How::Reseal } else { How::Rewrap };
+                rewrap::run(settings, how, &tasks).await.map(drop)
+            })
+        }
         Command::DeriveEdgeKeys => program::main("call-service", config::token_keys, |keys, _| async move {
             #[expect(clippy::print_stdout, reason = "the command's output")]
             {

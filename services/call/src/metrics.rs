@@ -33,7 +33,7 @@ const TALK: [f64; 10] = [5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 180
 
 /// Why calls end, as far as labels tell it: the words of `docs/states.md`, of Exotel's refusals and of campaigns. Others are
 /// `other`, so that no word from outside makes a series.
-const REASONS: [&str; 36] = [
+const REASONS: [&str; 37] = [
     "agent_hung_up",
     "bad_credentials",
     "bad_parameter",
@@ -43,6 +43,7 @@ const REASONS: [&str; 36] = [
     "canceled",
     "completed",
     "contact_gone",
+    "credentials_unreadable",
     "customer_hung_up",
     "dnd",
     "ended_by_request",
@@ -73,8 +74,9 @@ const REASONS: [&str; 36] = [
 ];
 
 /// Reasons of failed calls of which one is enough for an alert (`k8s/components/monitoring`).
-const ALERTED: [&str; 5] = [
+const ALERTED: [&str; 6] = [
     "bad_credentials",
+    "credentials_unreadable",
     "forbidden",
     "kyc",
     "media_never_opened",

@@ -77,6 +77,19 @@ fn the_other_commands_need_their_own_setting_alone() {
         assert_eq!((output.status.code(), said.lines().count()), (Some(64), 2), "{said}");
         assert!(said.contains(&format!("  {name} is not set")), "{said}");
     }
+    let wrong = [
+        ("DATABASE_URL", "postgres://user:canary@host/database"),
+        ("CREDENTIAL_KEYS", "1:canary"),
+        ("REWRAP_BATCH", "5001"),
+    ];
+    let output = run(&["rewrap", "--reseal"], &wrong);
+    let said = complaint(&output);
+    assert_eq!((output.status.code(), said.lines().count()), (Some(64), 3), "{said}");
+    assert!(
+        said.contains("  CREDENTIAL_KEYS ") && said.contains("  REWRAP_BATCH "),
+        "{said}"
+    );
+    assert!(!said.contains("canary"), "{said}");
     let keys = format!("1:{}=", "A".repeat(43));
     let output = run(&["derive-edge-keys"], &[("TOKEN_KEYS", &keys)]);
     let derived = String::from_utf8(output.stdout).unwrap();

@@ -19,11 +19,12 @@ mod presets;
 mod progress;
 mod pulse;
 mod records;
+mod rotate;
 mod screen;
 mod system;
 mod zombie;
 
-use std::{fs::File, process::ExitCode, sync::Arc, time::Duration};
+use std::{fs::File, future::Future, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::Parser as _;
@@ -48,14 +49,22 @@ pub fn main() -> ExitCode {
     if let Some(code) = pieces::run_if_asked() {
         return code;
     }
+    if rotate::is_asked_for() {
+        let arguments = rotate::Arguments::parse();
+        return block_on(rotate::run(&arguments));
+    }
     let arguments = Arguments::parse();
+    block_on(run(&arguments))
+}
+
+fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
     runtime::install_crypto_provider();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&anyhow::Error::new(error).context("cannot start the async runtime")),
     };
     let code = runtime.block_on(async {
-        match run(&arguments).await {
+        match command.await {
             Ok(code) => code,
             Err(error) => failed(&error),
         }
@@ -73,20 +82,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let what = arguments.what;
     let state = arguments.state_dir();
-    let unusable = || {
-        format!(
-            "cannot use the state folder {}; choose another with --state-dir",
-            state.display()
-        )
-    };
-    std::fs::create_dir_all(&state).with_context(unusable)?;
-    let lock = File::create(state.join(".lock")).with_context(unusable)?;
-    if lock.try_lock().is_err() {
-        bail!(
-            "another `cargo chaos` runs with the state folder {}: give each a --state-dir",
-            state.display()
-        );
-    }
+    let _lock = lock(&state)?;
     let mut progress = match arguments.from {
         Some(from) => Progress::resume(&state, what, from, arguments.seed)?,
         None => Progress {
@@ -114,7 +110,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         log: Some(state.join("postgres.log")),
     };
     let postgres = Arc::new(Postgres::start_with(&Binaries::find().await?, options).await?);
-    let screen = Screen::new(what, begin, arguments.rounds);
+    let screen = Screen::new(what.word(), begin, arguments.rounds);
     let parts = async {
         while progress.figures.rounds < arguments.rounds {
             let first = progress.figures.rounds;
@@ -165,6 +161,25 @@ async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     drop(postgres);
     Ok(code)
+}
+
+/// Makes the state folder and keeps others out of it, until the file is dropped.
+fn lock(state: &Path) -> anyhow::Result<File> {
+    let unusable = || {
+        format!(
+            "cannot use the state folder {}; choose another with --state-dir",
+            state.display()
+        )
+    };
+    std::fs::create_dir_all(state).with_context(unusable)?;
+    let lock = File::create(state.join(".lock")).with_context(unusable)?;
+    if lock.try_lock().is_err() {
+        bail!(
+            "another `cargo chaos` runs with the state folder {}: give each a --state-dir",
+            state.display()
+        );
+    }
+    Ok(lock)
 }
 
 /// Rounds that are settled and checked together: an interrupt loses that many at most.

@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use call_service::vault::rotate::How;
 use runtime::program;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::{
@@ -50,6 +51,15 @@ pub(crate) fn call_service() -> ExitCode {
         let listeners = call_service::Listeners::bind(&config).await?;
         call_service::run(config, listeners, tasks).await
     })
+}
+
+/// Is `call-service rewrap`, with the settings of the environment.
+pub(crate) fn rewrap() -> ExitCode {
+    program::main(
+        "call-service",
+        call_service::config::Rewrap::read,
+        async |settings, tasks| call_service::rewrap::run(settings, How::Rewrap, &tasks).await.map(drop),
+    )
 }
 
 /// Is an edge, with the settings of the environment.

@@ -103,6 +103,11 @@ fn of_the_network(reason: &str) -> bool {
     matches!(reason, "dns" | "tcp" | "tls" | "connect_timeout")
 }
 
+/// Whether these are the same set.
+pub(super) fn is_same(a: &Credentials, b: &Credentials) -> bool {
+    set(a) == set(b)
+}
+
 fn set(credentials: &Credentials) -> Set {
     let mut context = Context::new(&SHA256);
     for part in [

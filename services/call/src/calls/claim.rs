@@ -38,7 +38,7 @@ use crate::{
         queue::{self, Wants},
         rates,
     },
-    trace,
+    trace, vault,
 };
 
 /// How long a call that cannot be dialled for want of a setting waits before it is tried again.
@@ -146,7 +146,12 @@ async fn look(
     }
     let (credentials, app_id) = match dial::credentials(conn, app, &account, &phone, call.dial_mode).await {
         Ok(found) => found,
-        Err(error @ Error::Precondition { .. }) => {
+        // What was changed or moved does not open the next time either.
+        Err(Error::Precondition {
+            reason: vault::UNREADABLE,
+            ..
+        }) => return Ok(Look::GiveUp("credentials_unreadable")),
+        Err(error @ (Error::Precondition { .. } | Error::Unavailable { .. })) => {
             warn!(call.id = %call.id(), %error, "a queued call waits for its phone's settings");
             return Ok(Look::Wait(now + BLOCKED_FOR, "settings"));
         }
@@ -165,6 +170,7 @@ async fn look(
     let plan = Plan {
         call_id: call.id(),
         account: account.id(),
+        phone: phone.id(),
         utc_offset_minutes: account.utc_offset_minutes,
         customer,
         exophone,

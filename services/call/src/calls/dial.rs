@@ -2,7 +2,7 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use callbridge_proto::id::{AccountId, CallId};
+use callbridge_proto::id::{AccountId, CallId, PhoneId};
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use exotel::{
@@ -19,7 +19,7 @@ use tokio::{
 use tracing::{Instrument as _, Span, error, field, info_span, warn};
 
 use super::{
-    capacity,
+    breaker, capacity,
     record::{Note, record_locked},
     socket,
     state::{Dialed, End, Event, Outcome, Party},
@@ -64,6 +64,8 @@ pub struct Plan {
     pub call_id: CallId,
     /// Its account.
     pub account: AccountId,
+    /// The phone that it is made from.
+    pub phone: PhoneId,
     /// The offset of the account's clock at Exotel, as far as it is known.
     pub utc_offset_minutes: Option<i32>,
     /// Whom to call.
@@ -292,8 +294,9 @@ async fn write_until_done(
 ) {
     let id = plan.call_id;
     let began = Instant::now();
+    let replaced = is_replaced(app, plan, outcome).await;
     loop {
-        match write(app, plan, attempt, outcome, claimed_at).await {
+        match write(app, plan, attempt, (outcome, replaced), claimed_at).await {
             Ok(()) => break,
             Err(error) if began.elapsed() > WRITE_LIMIT => {
                 error!(call.id = %id, %error, "a dial's outcome could not be written; evidence will settle the call");
@@ -311,7 +314,7 @@ async fn write(
     app: &Arc<App>,
     plan: &Plan,
     attempt: i32,
-    outcome: &DialOutcome,
+    (outcome, replaced): (&DialOutcome, bool),
     claimed_at: Option<DateTime<Utc>>,
 ) -> Result<(), Error> {
     let id = plan.call_id;
@@ -324,7 +327,7 @@ async fn write(
             if claimed_at.is_some() && claimed_at != call.post_started_at {
                 return Ok(None);
             }
-            let (dialed, mut note) = decide(attempt, outcome, now);
+            let (dialed, mut note) = decide(attempt, outcome, replaced, now);
             // Evidence may have come first, and named another call of Exotel's: never overwritten, and for a person to see.
             if matches!(
                 resolve::identity(conn, &call, note.change.call_sid.as_deref()).await?,
@@ -369,6 +372,22 @@ async fn write(
     Ok(())
 }
 
+/// Whether other credentials were stored while a dial with these was under way, which Exotel then refused: the call is dialled again
+/// with the new ones (F121). If that cannot be found out, it is not.
+async fn is_replaced(app: &App, plan: &Plan, outcome: &DialOutcome) -> bool {
+    let DialOutcome::Rejected {
+        kind: Rejection::BadCredentials,
+        ..
+    } = outcome
+    else {
+        return false;
+    };
+    let stored = async { app.vault.open(&mut *app.db.reserved().await?, plan.phone).await };
+    stored
+        .await
+        .is_ok_and(|stored| !breaker::is_same(&stored.credentials, &plan.credentials))
+}
+
 /// An outcome's word, with that of a rate that was passed apart.
 fn word(outcome: &DialOutcome) -> &'static str {
     match outcome {
@@ -381,7 +400,7 @@ fn word(outcome: &DialOutcome) -> &'static str {
 }
 
 /// What a dial's outcome means for the call. Only what surely was not dialled may go back to the queue.
-fn decide(attempt: i32, outcome: &DialOutcome, now: DateTime<Utc>) -> (Dialed, Note) {
+fn decide(attempt: i32, outcome: &DialOutcome, replaced: bool, now: DateTime<Utc>) -> (Dialed, Note) {
     let note = Note::from("dialer").with("attempt", attempt.to_string());
     let requeue = |after: Duration, reason: &str, note: Note| {
         let due_at = now + TimeDelta::from_std(after).unwrap_or(TimeDelta::minutes(5));
@@ -423,6 +442,10 @@ fn decide(attempt: i32, outcome: &DialOutcome, now: DateTime<Utc>) -> (Dialed, N
             "rate_limited",
             note,
         ),
+        DialOutcome::Rejected {
+            kind: Rejection::BadCredentials,
+            ..
+        } if replaced && attempt < ATTEMPTS => requeue(Duration::ZERO, "credentials_replaced", note),
         DialOutcome::Rejected {
             kind, provider_code, ..
         } => (refuse(kind.word(), Some(provider_code)), note),

@@ -58,7 +58,7 @@ async fn round(app: &App) -> Result<bool, Error> {
     match opened {
         Ok(opened) => compare(app, &account, &opened).await?,
         // Its phones may have sets of their own, and Exotel counts by account.
-        Err(Error::Precondition { reason, .. }) => {
+        Err(Error::Precondition { reason, .. } | Error::Unavailable { reason, .. }) => {
             debug!(account.id = %account.id(), reason, "an account's streams cannot be counted");
         }
         Err(error) => return Err(error),

@@ -105,6 +105,7 @@ pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Pl
     let plan = permit.map(|permit| Plan {
         call_id: id,
         account: context.account.id(),
+        phone: context.phone.id(),
         utc_offset_minutes: context.account.utc_offset_minutes,
         customer: request.to.clone(),
         exophone: context.number.clone(),

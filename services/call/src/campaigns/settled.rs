@@ -28,8 +28,8 @@ pub(super) const HOOK_NEVER: &str = "hook_never";
 const NO_ATTEMPT: [&str; 4] = ["expired", OVER, CHANGED, HOOK_LATER];
 /// Nothing was sent, or nothing taken: the contact is as before, and due again after a while.
 const NOT_DIALLED: [&str; 2] = ["not_sent", "rate_limited"];
-/// Exotel does not serve the account: the same, and the campaign is paused.
-const UNSERVED: [&str; 3] = ["no_balance", "kyc", "bad_credentials"];
+/// The account cannot call: the same, and the campaign is paused.
+const UNSERVED: [&str; 4] = ["no_balance", "kyc", "bad_credentials", "credentials_unreadable"];
 /// How long such a contact waits: others have their turn meanwhile.
 const AFTER_NOTHING: TimeDelta = TimeDelta::minutes(1);
 /// After these the contact is never called in this campaign, though no call was made.
@@ -193,6 +193,7 @@ mod tests {
             ("no_balance", Some("no_balance")),
             ("kyc", Some("kyc")),
             ("bad_credentials", Some("bad_credentials")),
+            ("credentials_unreadable", Some("credentials_unreadable")),
         ] {
             let failed = ended(State::Failed, reason);
             let (settled, deltas) = settle(&Rules::default(), &failed);

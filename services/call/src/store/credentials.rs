@@ -1,7 +1,10 @@
 //! Sealed credentials and the canaries of their keys. Only the vault can read them.
 
 use diesel::{
-    ExpressionMethods as _, HasQuery, OptionalExtension as _, QueryDsl as _, QueryResult, dsl::now, sql_query,
+    ExpressionMethods as _, HasQuery, OptionalExtension as _, QueryDsl as _, QueryResult, QueryableByName,
+    dsl::now,
+    sql_query,
+    sql_types::{Array, BigInt, Binary, Int4, Uuid as SqlUuid},
     upsert::excluded,
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -30,6 +33,7 @@ pub struct Sealed {
     pub account_id: Option<Uuid>,
     pub phone_id: Option<Uuid>,
     pub row_version: i64,
+    pub kek_id: i32,
     pub sealed: Vec<u8>,
     pub subdomain: Option<String>,
 }
@@ -144,26 +148,72 @@ pub async fn lock_other_keys(
         .await
 }
 
-/// Writes a re-wrapped blob: its data and its version are the same.
-pub async fn rewrap(conn: &mut AsyncPgConnection, id: Uuid, kek_id: i32, sealed: &[u8]) -> QueryResult<()> {
-    diesel::update(credentials::table.find(id))
-        .set((
-            credentials::kek_id.eq(kek_id),
-            credentials::sealed.eq(sealed),
-            credentials::updated_at.eq(now),
-        ))
-        .execute(conn)
-        .await
-        .map(drop)
+/// A blob that takes the place of one with the same content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replacement {
+    /// The row.
+    pub id: Uuid,
+    /// Its version with this blob.
+    pub row_version: i64,
+    /// Sealed with the key that is written beside it.
+    pub sealed: Vec<u8>,
 }
 
-/// The keys that stored credentials are sealed with.
-pub async fn keys_in_use(conn: &mut AsyncPgConnection) -> QueryResult<Vec<i32>> {
+/// Writes blobs that are sealed with `kek_id`, all in one statement. `updated_at` stays: nobody has set other credentials.
+pub async fn replace(conn: &mut AsyncPgConnection, kek_id: i32, rows: &[Replacement]) -> QueryResult<usize> {
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    let versions: Vec<i64> = rows.iter().map(|row| row.row_version).collect();
+    let sealed: Vec<&[u8]> = rows.iter().map(|row| row.sealed.as_slice()).collect();
+    sql_query(
+        "UPDATE credentials c SET kek_id = $1, row_version = n.row_version, sealed = n.sealed
+        FROM unnest($2, $3, $4) AS n (id, row_version, sealed) WHERE c.id = n.id",
+    )
+    .bind::<Int4, _>(kek_id)
+    .bind::<Array<SqlUuid>, _>(ids)
+    .bind::<Array<BigInt>, _>(versions)
+    .bind::<Array<Binary>, _>(sealed)
+    .execute(conn)
+    .await
+}
+
+/// How many rows another key than `kek_id` sealed.
+pub async fn count_other_keys(conn: &mut AsyncPgConnection, kek_id: i32) -> QueryResult<i64> {
     credentials::table
-        .select(credentials::kek_id)
-        .distinct()
+        .filter(credentials::kek_id.ne(kek_id))
+        .count()
+        .get_result(conn)
+        .await
+}
+
+/// The next rows by id.
+pub async fn page(conn: &mut AsyncPgConnection, after: Uuid, limit: i64) -> QueryResult<Vec<Sealed>> {
+    Sealed::query()
+        .filter(credentials::id.gt(after))
+        .order(credentials::id)
+        .limit(limit)
         .load(conn)
         .await
+}
+
+/// A key that stored credentials are sealed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, QueryableByName)]
+pub struct KeyUse {
+    /// Its id.
+    #[diesel(sql_type = Int4)]
+    pub kek_id: i32,
+    /// How many data keys it may have sealed for the rows that are there: one for each of their versions at most.
+    #[diesel(sql_type = BigInt)]
+    pub wraps: i64,
+}
+
+/// The keys that stored credentials are sealed with, by id.
+pub async fn keys_in_use(conn: &mut AsyncPgConnection) -> QueryResult<Vec<KeyUse>> {
+    sql_query(
+        "SELECT kek_id, least(sum(row_version), 9223372036854775807)::bigint AS wraps FROM credentials
+        GROUP BY kek_id ORDER BY kek_id",
+    )
+    .load(conn)
+    .await
 }
 
 /// One process at a time looks after the canaries, until its transaction ends.

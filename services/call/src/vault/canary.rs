@@ -3,13 +3,20 @@
 use std::collections::BTreeSet;
 
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
+use tracing::warn;
 use uuid::Uuid;
 
 use super::{
     Vault,
     seal::{self, Place, SealError},
 };
-use crate::{db::DbError, store::credentials as store};
+use crate::{
+    db::DbError,
+    store::credentials::{self as store, KeyUse},
+};
+
+/// A key that has sealed as many data keys is to be replaced: far below the 2³² random nonces of NIST SP 800-38D §8.3.
+const WORN: i64 = 1 << 28;
 
 const TEXT: &[u8] = b"callbridge canary";
 
@@ -59,7 +66,8 @@ impl Vault {
             store::lock_canaries(conn).await?;
             let canaries = store::canaries(conn).await?;
             let known: BTreeSet<i32> = canaries.iter().map(|canary| canary.kek_id).collect();
-            let used: BTreeSet<i32> = store::keys_in_use(conn).await?.into_iter().collect();
+            let in_use = store::keys_in_use(conn).await?;
+            let used: BTreeSet<i32> = in_use.iter().map(|key| key.kek_id).collect();
             let ours = self.keys.ids();
             for kek_id in &used {
                 if !ours.iter().any(|id| i32::from(*id) == *kek_id) {
@@ -86,10 +94,21 @@ impl Vault {
                 let sealed = seal::seal(&keys, &place(kek_id), TEXT).map_err(CanaryError::Seal)?;
                 store::add_canary(conn, i32::from(kek_id), &sealed).await?;
             }
+            for kek_id in worn(&in_use) {
+                warn!(
+                    kek_id,
+                    "a key has sealed 2^28 data keys or more: put a new one first in CREDENTIAL_KEYS and run `call-service rewrap`"
+                );
+            }
             Ok(())
         })
         .await
     }
+}
+
+/// The keys that have sealed so much that they are to be replaced.
+fn worn(in_use: &[KeyUse]) -> impl Iterator<Item = i32> {
+    in_use.iter().filter(|key| key.wraps >= WORN).map(|key| key.kek_id)
 }
 
 fn place(kek_id: u16) -> Place {
@@ -98,5 +117,16 @@ fn place(kek_id: u16) -> Place {
         column: "sealed",
         row: Uuid::from_u128(kek_id.into()),
         row_version: 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_worn_long_before_its_nonces_may_repeat() {
+        let uses = [(1, WORN - 1), (2, WORN), (3, i64::MAX)].map(|(kek_id, wraps)| KeyUse { kek_id, wraps });
+        assert_eq!(worn(&uses).collect::<Vec<_>>(), [2, 3]);
     }
 }

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Vault,
-    seal::{self, Place},
+    seal::{self, Place, SealError},
 };
 use crate::{
     directory::account,
@@ -23,6 +23,9 @@ use crate::{
         phones::{self, Phone},
     },
 };
+
+/// The reason of a call that is not made because the credentials for it do not open, or were changed.
+pub const UNREADABLE: &str = "CREDENTIALS_UNREADABLE";
 
 /// Where a set came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +93,8 @@ impl Vault {
     /// The set for calls of this phone.
     ///
     /// # Errors
-    /// `NO_CREDENTIALS` when nobody has a set, `CREDENTIALS_UNREADABLE` when the stored one does not open.
+    /// `NO_CREDENTIALS` when nobody has a set, `CREDENTIALS_UNREADABLE` when the stored one does not open,
+    /// `CREDENTIAL_KEY_MISSING` when this replica does not have its key, which others may.
     pub async fn open(&self, conn: &mut AsyncPgConnection, phone: PhoneId) -> Result<Opened, Error> {
         let phone = phones::find(conn, phone)
             .await?
@@ -170,16 +174,21 @@ impl Vault {
     fn unseal(&self, set: &Sealed, sid: &str, subdomain: &str) -> Result<exotel::rest::Credentials, Error> {
         let unreadable = |error: &dyn fmt::Display| {
             error!(%error, "stored credentials cannot be used");
-            Error::precondition(
-                "CREDENTIALS_UNREADABLE",
-                "the stored credentials cannot be opened: set them again",
-            )
+            Error::precondition(UNREADABLE, "the stored credentials cannot be opened: set them again")
         };
         // The host is not sealed; whoever can write rows must not be able to send the key elsewhere.
         account::subdomain(subdomain).map_err(|problem| unreadable(&problem))?;
-        let text =
-            seal::open(&self.keys, &place(set.id, set.row_version), &set.sealed).map_err(|error| unreadable(&error))?;
-        let secrets = unpack(&text).ok_or_else(|| unreadable(&"the opened value is not a key and a token"))?;
+        let secrets = self.secrets(set).map_err(|error| match error {
+            SealError::UnknownKey { .. } => {
+                error!(%error, "stored credentials cannot be opened here");
+                Error::Unavailable {
+                    reason: "CREDENTIAL_KEY_MISSING",
+                    message: "this replica lacks the key of the stored credentials: try again, another one may have it"
+                        .to_owned(),
+                }
+            }
+            error => unreadable(&error),
+        })?;
         Ok(exotel::rest::Credentials {
             sid: sid.to_owned(),
             key: secrets.key,
@@ -201,12 +210,34 @@ impl Vault {
         subdomain: Option<&str>,
     ) -> Result<(), Error> {
         let (id, row_version) = store::next_version(conn, owner).await?.unwrap_or((row_id, 1));
-        let text = pack(secrets);
-        let sealed = seal::seal(&self.keys, &place(id, row_version), &text)
+        let sealed = self
+            .seal(id, row_version, secrets)
             .map_err(|error| Error::internal_from("cannot seal credentials", error))?;
-        let (kek_id, _) = self.keys.current();
-        store::put(conn, id, owner, row_version, i32::from(kek_id), &sealed, subdomain).await?;
+        store::put(conn, id, owner, row_version, self.sealing_key(), &sealed, subdomain).await?;
         Ok(())
+    }
+
+    /// Opens a row's key and token, for one use.
+    ///
+    /// # Errors
+    /// [`SealError`], which names the row.
+    pub fn secrets(&self, set: &Sealed) -> Result<Secrets, SealError> {
+        let place = place(set.id, set.row_version);
+        let text = seal::open(&self.keys, &place, &set.sealed)?;
+        unpack(&text).ok_or_else(|| SealError::Content(place.to_string()))
+    }
+
+    /// Seals a key and a token for a row and its version, with [`Vault::sealing_key`].
+    ///
+    /// # Errors
+    /// [`SealError::Seal`], in theory.
+    pub fn seal(&self, row: Uuid, row_version: i64, secrets: &Secrets) -> Result<Vec<u8>, SealError> {
+        seal::seal(&self.keys, &place(row, row_version), &pack(secrets))
+    }
+
+    /// The id of the key that seals, as its column has it.
+    pub fn sealing_key(&self) -> i32 {
+        self.keys.current().0.into()
     }
 }
 

@@ -3,11 +3,11 @@
 mod canary;
 mod credentials;
 mod keys;
-mod rotate;
+pub mod rotate;
 pub mod seal;
 
 pub use canary::CanaryError;
-pub use credentials::{Opened, Secrets, Source};
+pub use credentials::{Opened, Secrets, Source, UNREADABLE};
 pub use keys::{Keys, KeysError};
 pub use seal::SealError;
 

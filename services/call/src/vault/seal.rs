@@ -64,6 +64,17 @@ pub enum SealError {
         /// Its key.
         kek_id: u16,
     },
+    /// The column that names its key names another one.
+    #[error("{place} is sealed with key {kek_id}, and the kek_id beside it is another one: correct that")]
+    Label {
+        /// Where it is.
+        place: String,
+        /// Its key.
+        kek_id: u16,
+    },
+    /// What was sealed is not what belongs there.
+    #[error("{0} opens, but is not what belongs there")]
+    Content(String),
     /// The system has no randomness, or the value is beyond what AES-GCM can seal.
     #[error("cannot seal a value")]
     Seal,

@@ -10,5 +10,6 @@ mod ingress;
 mod keys;
 mod limits;
 mod matrix;
+mod rotation;
 mod service;
 mod tls;

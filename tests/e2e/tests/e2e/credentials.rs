@@ -9,8 +9,14 @@ use callbridge_proto::{
         VerifyAccountCredentialsRequest, VerifyCredentialsRequest,
     },
 };
-use e2e::{CUSTOMER, Story, quick, registration};
+use diesel_async::{AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection as _};
+use e2e::{CUSTOMER, PATIENCE, Story, kinds, quick, registration};
 use exotel_sim::{Account, Applet, CallerScript, Config, ExoPhone, Flow, Outcome, Simulator};
+use prost_types::Timestamp;
+use stack::{
+    poll,
+    proxy::{Direction, Proxy},
+};
 use tempfile::TempDir;
 
 fn short() -> Outcome {
@@ -286,6 +292,124 @@ async fn the_next_call_uses_the_key_that_was_set_last() -> Result<()> {
         (CallState::Completed, "customer_hung_up")
     );
     assert_eq!(took(&control).await?, (vec![200, 401, 200], 2));
+    Ok(())
+}
+
+/// F121: Exotel refuses a key that was replaced while the dial with it was under way: the call is made with the new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_replaced_during_a_dial_is_read_again_once() -> Result<()> {
+    const NUMBER: &str = "08047770004";
+    let story = Story::start().await?;
+    let exotel = Elsewhere::start().await?;
+    let sid = story.registered.account_sid.as_str();
+    exotel.put(sid, "new", NUMBER, applets(&story))?;
+    let at: std::net::SocketAddr = exotel
+        .simulator
+        .base_url()
+        .trim_start_matches("http://")
+        .trim_end_matches('/')
+        .parse()?;
+    let proxy = Proxy::start((std::net::Ipv4Addr::LOCALHOST, 0).into(), [at]).await?;
+    let host = format!("http://{}", proxy.addr());
+    let phone = add_phone(&story, NUMBER, Some(set("old")), &host).await?;
+
+    // Exotel's answer is on its way for as long as it takes to set the new key.
+    proxy.faults().change(Direction::ToClient, |link| link.stalled = true);
+    let from = Some(From::PhoneId(phone.id.clone()));
+    let call = story
+        .place(PlaceCallRequest {
+            from,
+            ..story.request(CUSTOMER)
+        })
+        .await?;
+    let refused = poll("Exotel's refusal", PATIENCE, async || match exotel.took().await {
+        Ok((posts, dials)) if posts == [401] => Ok(dials),
+        took => Err(format!("{took:?}")),
+    });
+    assert_eq!(refused.await?, 0);
+    let request = SetPhoneCredentialsRequest {
+        phone_id: phone.id,
+        credentials: Some(set("new")),
+        subdomain: host,
+    };
+    story.stack.clients().phones().set_phone_credentials(request).await?;
+    proxy.faults().change(Direction::ToClient, |link| link.stalled = false);
+    let (call, events) = story.ended(&call.id).await?;
+    assert_eq!(
+        (call.state(), call.attempt),
+        (CallState::Completed, 2),
+        "{:?}",
+        kinds(&events)
+    );
+    assert_eq!(exotel.took().await?, (vec![401, 200], 1));
+    Ok(())
+}
+
+/// F119: what was changed does not open the next time either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_credentials_were_changed_is_refused_and_the_others_are_made() -> Result<()> {
+    let story = Story::start().await?;
+    let control = story.stack.control();
+    control.set_outcome(CUSTOMER, short())?;
+    let mut own = ExotelCredentials::default();
+    story.at_account(|account| {
+        own.api_key.clone_from(&account.api_key);
+        own.api_token.clone_from(&account.api_token);
+        account.exophones.push(ExoPhone {
+            number: "08047770005".to_owned(),
+            flow: "1001".to_owned(),
+        });
+    })?;
+    let other = add_phone(&story, "08047770005", Some(own.clone()), "").await?;
+    let in_an_hour = Timestamp {
+        seconds: runtime::Clock::system().now().timestamp() + 3600,
+        nanos: 0,
+    };
+    let waits = story
+        .place(PlaceCallRequest {
+            not_before: Some(in_an_hour),
+            ..story.request("+919812300002")
+        })
+        .await?;
+    assert_eq!(waits.state(), CallState::Queued);
+
+    // One bit of the account's own row; and then the call's time has come.
+    let mut conn = AsyncPgConnection::establish(&story.stack.database_url).await?;
+    conn.batch_execute(
+        "UPDATE credentials SET sealed = set_byte(sealed, 90, get_byte(sealed, 90) # 1) WHERE account_id IS NOT NULL;
+        UPDATE calls SET not_before = now(), due_at = now() WHERE state = 'queued'",
+    )
+    .await?;
+    let (refused, _) = story.ended(&waits.id).await?;
+    assert_eq!(
+        (refused.state(), refused.end_reason.as_str(), refused.attempt),
+        (CallState::Failed, "credentials_unreadable", 0)
+    );
+    let request = story.request("+919812300003");
+    let status = story.stack.clients().calls().place_call(request).await.unwrap_err();
+    assert_eq!(
+        e2e::refusal(&status),
+        e2e::refused(tonic::Code::FailedPrecondition, "CREDENTIALS_UNREADABLE")
+    );
+    assert_eq!((story.posts()?, story.count("calls").await?), (0, 1));
+
+    let made = call_from(&story, &other.id).await?;
+    assert_eq!((made.state(), made.attempt), (CallState::Completed, 1));
+    assert_eq!(took(&control).await?, (vec![200], 1));
+
+    // Set again, they work again.
+    let request = SetAccountCredentialsRequest {
+        account_id: story.registered.account_id.clone(),
+        credentials: Some(own),
+    };
+    story
+        .stack
+        .clients()
+        .accounts()
+        .set_account_credentials(request)
+        .await?;
+    let made = call_from(&story, &story.registered.phone_id).await?;
+    assert_eq!(made.state(), CallState::Completed);
     Ok(())
 }
 

@@ -35,6 +35,8 @@ that as many replicas that serve nobody; at the end of a part an edge dies, its 
 their sockets must open nothing. A hole in the audio (longest_hole_ms, windows_over_40_ms) counts when those make
 nothing like it (control_ms, control), three times or in one of twenty rounds twice as long, or more often than chance has it.
 
+cargo chaos rotate is about the keys of credentials and has options of its own: see cargo chaos rotate --help.
+
 State, in target/chaos/WHAT/ unless --state-dir says otherwise:
   progress.json  the figures of the parts that are done, for --from
   part/          the part that runs, or failed: ledger.jsonl and events.jsonl of the simulator, logs of the processes,
@@ -156,6 +158,8 @@ pub(super) enum PieceCommand {
         #[arg(value_enum)]
         name: PieceName,
     },
+    /// Runs `call-service rewrap` with the settings of the environment.
+    Rewrap,
 }
 
 /// The pieces that are processes of their own.

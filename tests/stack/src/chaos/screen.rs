@@ -8,7 +8,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{arguments::What, figures::Figures};
+use super::figures::Figures;
 
 /// Between two lines of a log.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -26,9 +26,9 @@ pub(super) struct Screen {
 
 impl Screen {
     /// A run of so many rounds, some of which are done.
-    pub(super) fn new(what: What, from: u64, rounds: u64) -> Self {
+    pub(super) fn new(what: &'static str, from: u64, rounds: u64) -> Self {
         let bar = stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(rounds).with_prefix(what.word()).with_position(from);
+            let bar = ProgressBar::new(rounds).with_prefix(what).with_position(from);
             let template = "{prefix} {bar:30} {pos}/{len} rounds, {msg} ({elapsed}, {eta} left)";
             bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.reset_eta();
