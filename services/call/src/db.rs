@@ -28,7 +28,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 pub use self::{
     error::{DbError, is_unique_violation},
     limits::unlimited,
-    migrations::{Migrated, migrate, migrated, revert_all},
+    migrations::{Migrated, ROLES, migrate, migrated, revert_all},
     retries::Retries,
 };
 use self::{

@@ -29,6 +29,8 @@ enum Command {
         #[arg(long)]
         reseal: bool,
     },
+    /// Prints the SQL that makes the database's roles, for an administrator: call-service roles | psql "$ADMIN_URL".
+    Roles,
     /// Prints EDGE_TOKEN_KEYS for the edge, derived from TOKEN_KEYS. The output is secret.
     DeriveEdgeKeys,
 }
@@ -50,6 +52,13 @@ fn main() -> ExitCode {
                 let how = if reseal { How::Reseal } else { How::Rewrap };
                 rewrap::run(settings, how, &tasks).await.map(drop)
             })
+        }
+        Command::Roles => {
+            #[expect(clippy::print_stdout, reason = "the command's output")]
+            {
+                print!("{}", call_service::db::ROLES);
+            }
+            ExitCode::SUCCESS
         }
         Command::DeriveEdgeKeys => program::main("call-service", config::token_keys, |keys, _| async move {
             #[expect(clippy::print_stdout, reason = "the command's output")]

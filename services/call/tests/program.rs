@@ -90,6 +90,8 @@ fn the_other_commands_need_their_own_setting_alone() {
         "{said}"
     );
     assert!(!said.contains("canary"), "{said}");
+    let output = run(&["roles"], &[]);
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("callsvc_app"));
     let keys = format!("1:{}=", "A".repeat(43));
     let output = run(&["derive-edge-keys"], &[("TOKEN_KEYS", &keys)]);
     let derived = String::from_utf8(output.stdout).unwrap();

@@ -16,6 +16,10 @@ use tokio::time::{sleep, timeout};
 use super::{Connector, DbError, Way};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations");
+/// What `call-service roles` prints: the roles, which an administrator makes once.
+pub const ROLES: &str = include_str!("../../../../migrations/roles.sql");
+/// What each of them may do, as far as they are there.
+const GRANTS: &str = include_str!("../../../../migrations/grants.sql");
 /// Any constant will do, as long as every version of this program uses the same.
 const LOCK: i64 = 0x6361_6c6c_6272_6467;
 
@@ -32,17 +36,19 @@ pub enum Migrated {
     Missing(Vec<String>),
 }
 
-/// Brings the schema up to this program's version and returns what was applied. One runner at a time: others wait up to a
+/// Brings the schema up to this program's version, gives the roles their rights, and returns what was applied. One runner at a time: others wait up to a
 /// minute. Needs a session: a pooler in transaction mode has none.
 ///
 /// # Errors
 /// When the database is away, the lock is held for too long or a statement fails; a failed migration leaves no trace.
 pub async fn migrate(database_url: &str) -> Result<Vec<String>, DbError> {
-    in_session(database_url, |harness| {
+    let (applied, mut conn) = in_session(database_url, |harness| {
         let applied = harness.run_pending_migrations(MIGRATIONS)?;
         Ok(applied.iter().map(ToString::to_string).collect())
     })
-    .await
+    .await?;
+    conn.batch_execute(GRANTS).await?;
+    Ok(applied)
 }
 
 /// Lets one runner work at a time, until its connection ends, however it ends. Others ask again and again: one that waited in a
@@ -100,12 +106,13 @@ pub async fn revert_all(database_url: &str) -> Result<(), DbError> {
         harness.revert_all_migrations(MIGRATIONS).map(drop)
     })
     .await
+    .map(|((), _)| ())
 }
 
 async fn in_session<T: Send + 'static>(
     database_url: &str,
     work: impl FnOnce(&mut AsyncMigrationHarness<AsyncPgConnection>) -> diesel::migration::Result<T> + Send + 'static,
-) -> Result<T, DbError> {
+) -> Result<(T, AsyncPgConnection), DbError> {
     let mut conn = Connector::read("the database's address", database_url, Way::Unlimited)?
         .connect()
         .await?;
@@ -116,10 +123,13 @@ async fn in_session<T: Send + 'static>(
     drop_invalid_indexes(&mut conn).await?;
     let mut harness = AsyncMigrationHarness::new(conn);
     // The harness blocks, which a worker of the runtime must not.
-    tokio::task::spawn_blocking(move || work(&mut harness).map_err(|error| error.to_string()))
-        .await
-        .map_err(|error| DbError::Migration(error.to_string()))?
-        .map_err(DbError::Migration)
+    tokio::task::spawn_blocking(move || {
+        let done = work(&mut harness).map_err(|error| error.to_string())?;
+        Ok((done, harness.into_inner()))
+    })
+    .await
+    .map_err(|error| DbError::Migration(error.to_string()))?
+    .map_err(DbError::Migration)
 }
 
 /// Compares the schema with this program.

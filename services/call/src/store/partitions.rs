@@ -1,4 +1,4 @@
-//! The months of `call_events`.
+//! The months of `call_events`. Functions of the database make and drop them with its owner's rights: the role that serves may do neither.
 
 use chrono::TimeDelta;
 use diesel::{
@@ -70,22 +70,27 @@ pub async fn is_blank(conn: &mut AsyncPgConnection, partition: &str) -> QueryRes
 /// waits a fifth of a second at most. Call it in a transaction of its own.
 pub async fn drop(conn: &mut AsyncPgConnection, partition: &str) -> QueryResult<()> {
     sql_query(ALONE).execute(conn).await?;
-    conn.batch_execute(&format!(
-        "SET LOCAL lock_timeout = '200ms'; DROP TABLE IF EXISTS {partition}"
-    ))
-    .await
+    // It looks itself whether the month may go, which may take as long as `is_blank`.
+    conn.batch_execute("SET LOCAL lock_timeout = '200ms'; SET LOCAL statement_timeout = '5min'")
+        .await?;
+    sql_query("SELECT call_events_drop($1)")
+        .bind::<Text, _>(partition)
+        .execute(conn)
+        .await
+        .map(|_| ())
 }
 
 /// Deletes what came late, after its month was dropped, of calls that are blanked.
 pub async fn forget_late(conn: &mut AsyncPgConnection, kept: TimeDelta, limit: i64) -> QueryResult<usize> {
-    sql_query(
-        "DELETE FROM call_events_default d USING (
-            SELECT e.call_id, e.version FROM call_events_default e JOIN calls c ON c.id = e.call_id
-            WHERE e.at < now() - $1 AND c.blanked_at < now() - $1 LIMIT $2
-        ) old WHERE d.call_id = old.call_id AND d.version = old.version",
-    )
-    .bind::<Interval, _>(interval(kept))
-    .bind::<BigInt, _>(limit)
-    .execute(conn)
-    .await
+    #[derive(QueryableByName)]
+    struct Forgotten {
+        #[diesel(sql_type = BigInt)]
+        forgotten: i64,
+    }
+    let gone: Forgotten = sql_query("SELECT call_events_forget_late($1, $2) AS forgotten")
+        .bind::<Interval, _>(interval(kept))
+        .bind::<BigInt, _>(limit)
+        .get_result(conn)
+        .await?;
+    Ok(usize::try_from(gone.forgotten).unwrap_or_default())
 }

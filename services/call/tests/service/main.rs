@@ -10,6 +10,7 @@ mod ingress;
 mod keys;
 mod limits;
 mod matrix;
+mod roles;
 mod rotation;
 mod service;
 mod tls;

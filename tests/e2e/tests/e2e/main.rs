@@ -30,6 +30,7 @@ mod reconcile;
 mod recording;
 mod reflection;
 mod restart;
+mod roles;
 mod schema;
 mod secrets;
 mod settling;
