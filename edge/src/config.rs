@@ -6,6 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use runtime::{
     config::{ConfigError, Vars},
+    endpoint::Allow,
     objects::Place,
     tls::ClientFiles,
 };
@@ -13,7 +14,7 @@ use secrecy::SecretString;
 
 pub use door::Tls;
 
-use crate::{allow::AllowList, recording, source::Sources};
+use crate::{recording, source::Sources};
 
 /// Everything the edge is told. Times have defaults that suit Exotel; tests shorten them.
 #[derive(Debug, Clone)]
@@ -35,7 +36,7 @@ pub struct Config {
     /// `EDGE_TOKEN_KEYS`: the derived keys that check tokens in URLs.
     pub verifier: exotel::token::Verifier,
     /// `AGENT_ENDPOINT_ALLOW`: where voice agents may be.
-    pub agent_endpoint_allow: AllowList,
+    pub agent_endpoint_allow: Allow,
     /// `WEBHOOK_BASE_URL`, then `RENDER_EXTERNAL_URL`: how Exotel reaches us, for the URL of a greeting.
     pub public_base: Option<String>,
     /// `EDGE_DRAIN_SECONDS`: how long live sessions may go on after SIGTERM.
@@ -110,7 +111,7 @@ impl Config {
         {
             vars.problem("EDGE_TOKEN_KEYS", &error.to_string());
         }
-        let allow = AllowList::parse(vars.text("AGENT_ENDPOINT_ALLOW").as_deref().unwrap_or_default());
+        let allow = Allow::parse(vars.text("AGENT_ENDPOINT_ALLOW").as_deref().unwrap_or_default());
         if let Err(error) = &allow {
             vars.problem("AGENT_ENDPOINT_ALLOW", &error.to_string());
         }

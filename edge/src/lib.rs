@@ -1,7 +1,6 @@
 #![doc = include_str!("../README.md")]
 
 mod agents;
-mod allow;
 mod config;
 mod control;
 mod driver;
@@ -19,10 +18,10 @@ mod tally;
 
 use std::{sync::Arc, time::Duration};
 
-pub use allow::{AllowError, AllowList};
 use anyhow::Context as _;
 use callbridge_proto::id::EdgeId;
 pub use config::{Config, Tls};
+pub use runtime::endpoint::Allow;
 use runtime::{
     Clock, Tasks,
     internal::{self, Readiness},

@@ -3,13 +3,12 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use runtime::endpoint::Allow;
 use rustls::pki_types::ServerName;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 use url::{Host, Url};
-
-use crate::allow::AllowList;
 
 /// An address that does not answer may take this long while there are others: the caller's own limit is for all of them.
 const ADDRESS_LIMIT: Duration = Duration::from_millis(800);
@@ -29,14 +28,14 @@ pub(super) type Io = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 /// Makes connections to agents. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Connector {
-    allow: Arc<AllowList>,
+    allow: Arc<Allow>,
     http2: Arc<rustls::ClientConfig>,
     http1: Arc<rustls::ClientConfig>,
 }
 
 impl Connector {
     /// Agents may only be where the list says, and are known by certificates of these roots.
-    pub(super) fn new(allow: AllowList, roots: &rustls::RootCertStore) -> Self {
+    pub(super) fn new(allow: Allow, roots: &rustls::RootCertStore) -> Self {
         let config = |protocol: &[u8]| {
             let mut config = rustls::ClientConfig::builder()
                 .with_root_certificates(roots.clone())
@@ -80,16 +79,10 @@ impl Connector {
     }
 
     async fn tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let resolved = tokio::net::lookup_host((host, port)).await?;
+        let mut addresses = self.allow.dialled(host, resolved)?.into_iter().peekable();
         let mut refused = io::Error::new(io::ErrorKind::NotFound, "the agent's host has no address");
-        let mut addresses = tokio::net::lookup_host((host, port)).await?.peekable();
         while let Some(address) = addresses.next() {
-            if !self.allow.permits(host, address.ip()) {
-                refused = io::Error::new(
-                    io::ErrorKind::PermissionDenied,
-                    "the agent's endpoint is not on AGENT_ENDPOINT_ALLOW; add its host or range there",
-                );
-                continue;
-            }
             let connecting = TcpStream::connect(address);
             let connected = if addresses.peek().is_some() {
                 let late = |_| Err(io::Error::from(io::ErrorKind::TimedOut));

@@ -19,7 +19,7 @@ use std::{
 
 use callbridge_proto::agent::v1::{Start, converse_request::Event, converse_response::Action};
 use exotel::stream::bot::Names;
-use runtime::rpc;
+use runtime::{endpoint::Allow, rpc};
 use rustls::RootCertStore;
 use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::Error as WsError;
@@ -27,7 +27,6 @@ use tonic::{Code, Status};
 use tracing::{Instrument as _, Span, field, info_span};
 use url::Url;
 
-use crate::allow::AllowList;
 use connect::Connector;
 use outliers::Outliers;
 
@@ -105,14 +104,14 @@ pub(crate) struct Agents {
 
 impl Agents {
     /// Agents may only be where the list says; so many gRPC streams share a connection at most.
-    pub(crate) fn new(allow: AllowList, streams: u32, stall: Duration) -> Self {
+    pub(crate) fn new(allow: Allow, streams: u32, stall: Duration) -> Self {
         let roots = RootCertStore {
             roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
         };
         Self::with_roots(allow, streams, stall, &roots)
     }
 
-    fn with_roots(allow: AllowList, streams: u32, stall: Duration, roots: &RootCertStore) -> Self {
+    fn with_roots(allow: Allow, streams: u32, stall: Duration, roots: &RootCertStore) -> Self {
         let connector = Connector::new(allow, roots);
         Self {
             grpc: grpc::Dialler::new(connector.clone(), streams),

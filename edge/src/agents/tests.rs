@@ -27,7 +27,7 @@ const DEAF: &str = "deaf";
 fn with_roots(roots: &RootCertStore) -> Agents {
     runtime::install_crypto_provider();
     let stall = Duration::from_secs(10);
-    Agents::with_roots(AllowList::parse("loopback").unwrap(), 100, stall, roots)
+    Agents::with_roots(Allow::parse("loopback").unwrap(), 100, stall, roots)
 }
 
 fn agents() -> Agents {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use callbridge_proto::ingress::v1::session_event::Event as Report;
-use edge::AllowList;
+use edge::Allow;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message as WsMessage;
 
@@ -234,7 +234,7 @@ async fn a_bot_that_does_not_read_is_replaced() {
 async fn a_bot_that_is_not_allowed_is_not_dialled() {
     let bots = Bots::start().await;
     let mut bench = Bench::with(with(&[&bots.url]), |config| {
-        config.agent_endpoint_allow = AllowList::default();
+        config.agent_endpoint_allow = Allow::default();
     })
     .await;
     let mut socket: Socket = begin(&bench).await;

@@ -6,7 +6,7 @@ use callbridge_proto::{
     agent::v1::{OutgoingAudio, converse_request::Event, converse_response::Action},
     ingress::v1::session_event::Event as Report,
 };
-use edge::AllowList;
+use edge::Allow;
 
 use crate::{
     frames::{self, pcm},
@@ -107,7 +107,7 @@ async fn only_allowed_endpoints_are_dialled() {
         agents: vec![url],
         ..Script::default()
     };
-    let mut bench = Bench::with(script, |config| config.agent_endpoint_allow = AllowList::default()).await;
+    let mut bench = Bench::with(script, |config| config.agent_endpoint_allow = Allow::default()).await;
     let mut socket = begin(&bench).await;
     assert_eq!(socket.closed().await, (1000, "agent_failed".to_owned()));
     assert_eq!(bench.end().await.1.reason, "agent_failed");

@@ -10,6 +10,7 @@ use chrono::TimeDelta;
 use exotel::{PhoneNumber, token::TokenKeys};
 use runtime::{
     config::{ConfigError, Vars},
+    endpoint,
     objects::Place,
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -17,7 +18,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 pub use rewrap::Rewrap;
 pub use tls::Tls;
 
-use crate::{directory::endpoint, rpc::auth, vault};
+use crate::{rpc::auth, vault};
 
 /// The settings of `call-service`. `Debug` shows no secret.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ pub mod config;
 pub mod crash;
 pub mod descriptors;
 pub mod dumps;
+pub mod endpoint;
 pub mod internal;
 pub mod lifecycle;
 #[cfg(feature = "objects")]

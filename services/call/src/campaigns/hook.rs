@@ -12,6 +12,7 @@ use callbridge_proto::{
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt as _, stream};
 use hyper_util::rt::TokioIo;
+use runtime::endpoint::Allow;
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
@@ -31,7 +32,6 @@ use crate::{
         record::Note,
         state::Outcome,
     },
-    directory::endpoint::Allow,
     error::Error,
     store::{
         calls::{self, Change},
@@ -195,15 +195,8 @@ async fn connect(allow: &Allow, endpoint: &str) -> io::Result<Channel> {
     let port = url
         .port_or_known_default()
         .ok_or_else(|| wrong("the hook's endpoint has no port"))?;
-    let address = tokio::net::lookup_host((host.as_str(), port))
-        .await?
-        .find(|address| allow.permits(&host, address.ip()))
-        .ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                "the hook's endpoint is not on AGENT_ENDPOINT_ALLOW; add its host or range there",
-            )
-        })?;
+    let resolved = tokio::net::lookup_host((host.as_str(), port)).await?;
+    let address = allow.dialled(&host, resolved)?[0];
     let mut endpoint = Endpoint::from_shared(endpoint.to_owned()).map_err(io::Error::other)?;
     if url.scheme() == "https" {
         endpoint = endpoint

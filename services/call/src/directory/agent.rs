@@ -5,9 +5,10 @@ use std::sync::Arc;
 use callbridge_proto::{directory::v1 as api, id::AgentId};
 use data_encoding::HEXLOWER;
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
+use runtime::endpoint::Allow;
 use serde_json::json;
 
-use super::{endpoint::Allow, text};
+use super::text;
 use crate::{
     app::App,
     error::{Error, Violations},
@@ -252,8 +253,8 @@ fn greeting(
 ) -> (Option<String>, Option<Vec<u8>>) {
     let Some(greeting) = greeting else { return (None, None) };
     let text = greeting.text.trim();
-    let fits = text.chars().count() <= GREETING_CHARS;
-    wrong.require(fits, &format!("{field}.text"), "is up to 1000 characters");
+    let fits = text.chars().count() <= GREETING_CHARS && !text.contains('\0');
+    wrong.require(fits, &format!("{field}.text"), "is up to 1000 characters, without NUL");
     let hash =
         (!greeting.wav_sha256.is_empty()).then(|| HEXLOWER.decode(greeting.wav_sha256.as_bytes()).unwrap_or_default());
     let fits = hash.as_ref().is_none_or(|hash| hash.len() == HASH);

@@ -2,7 +2,6 @@
 
 pub mod account;
 pub mod agent;
-pub mod endpoint;
 pub mod greeting;
 pub mod phone;
 mod text;

@@ -1,10 +1,10 @@
-//! Where agents may be: an endpoint is dialled by the edge, so it must not lead to whatever else the network has (F124).
-//!
-//! The name is checked here; the edge checks the address that it resolves to, and dials that one.
+//! Where agents may be (F124): an endpoint comes from a caller and is dialled by us, so it must not lead to whatever else the network
+//! has. Its text is checked when it is stored, and the addresses of its name each time it is dialled: exactly what was checked is dialled,
+//! because names can change in between. Decides and does no IO.
 
 use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use url::{Host, Url};
@@ -152,7 +152,7 @@ impl Allow {
     }
 
     fn name(&self, name: &str) -> Result<(), EndpointError> {
-        let name = name.trim_end_matches('.');
+        let name = name.strip_suffix('.').unwrap_or(name);
         let allowed = if name == "localhost" || name.ends_with(".localhost") {
             self.loopback
         } else {
@@ -165,6 +165,28 @@ impl Allow {
             Ok(())
         } else {
             Err(EndpointError::NotAllowed)
+        }
+    }
+
+    /// The addresses of a host that may be dialled, out of one answer of a resolver. Whoever connects takes these, and asks no
+    /// resolver again.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no address, `PermissionDenied` when none may be dialled.
+    pub fn dialled(&self, host: &str, resolved: impl IntoIterator<Item = SocketAddr>) -> io::Result<Vec<SocketAddr>> {
+        let mut any = false;
+        let seen = |address: &SocketAddr| {
+            any = true;
+            self.permits(host, address.ip())
+        };
+        let allowed: Vec<SocketAddr> = resolved.into_iter().filter(seen).collect();
+        match (allowed.is_empty(), any) {
+            (false, _) => Ok(allowed),
+            (true, false) => Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address")),
+            (true, true) => Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the endpoint is not on AGENT_ENDPOINT_ALLOW; add its host or range there",
+            )),
         }
     }
 
@@ -218,10 +240,14 @@ fn special(address: IpAddr) -> bool {
             v6 == Ipv6Addr::UNSPECIFIED
                 || v6.is_unicast_link_local()
                 || v6.is_multicast()
-                // IPv4 in disguise: deprecated ::a.b.c.d, 6to4 and NAT64 could carry any of the addresses above.
+                // IPv4 in disguise (RFC 4291 §2.5.5, 3056, 6052, 8215, 2765): it could carry any of the addresses above.
+                || v6.segments()[..6] == [0, 0, 0, 0, 0xffff, 0]
                 || (v6.segments()[..6] == [0; 6] && v6 != Ipv6Addr::LOCALHOST)
                 || v6.segments()[0] == 0x2002
-                || v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0]
+                || v6.segments()[..2] == [0x64, 0xff9b]
+                // Teredo, and addresses that name no host (RFC 4380, RFC 6666).
+                || v6.segments()[..2] == [0x2001, 0]
+                || v6.segments()[..4] == [0x100, 0, 0, 0]
                 // AWS's metadata service.
                 || v6.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]
         }
