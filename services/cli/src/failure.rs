@@ -1,6 +1,6 @@
 //! What can go wrong: what was attempted, what was wrong, what to do.
 
-use std::{io, path::PathBuf};
+use std::{error::Error as _, io, path::PathBuf};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -58,6 +58,8 @@ impl Failure {
             Self::Service { status, .. } => match status.code() {
                 Code::Unavailable | Code::DeadlineExceeded => EXIT_UNREACHABLE,
                 Code::Unauthenticated | Code::PermissionDenied => EXIT_NOT_ALLOWED,
+                // Not the service's word: the connection broke off.
+                _ if status.source().is_some() => EXIT_UNREACHABLE,
                 _ => EXIT_REFUSED,
             },
             Self::File { .. } => EXIT_FILE,
@@ -83,6 +85,11 @@ fn told(status: &Status, endpoint: &str) -> String {
         }
     }
     let advice = match status.code() {
+        _ if wants_certificate(status) => {
+            format!(
+                "\ncall-service at {endpoint} needs a certificate of its clients: give --client-cert and --client-key"
+            )
+        }
         Code::Unavailable => format!(
             "\nsee that call-service runs at {endpoint} (--endpoint or CALL_SERVICE_URL), with TLS if it says https, and try again"
         ),
@@ -93,9 +100,24 @@ fn told(status: &Status, endpoint: &str) -> String {
         }
         Code::NotFound => "\nsee the id: the list commands show what there is".to_owned(),
         Code::Unimplemented => "\nthis call-service is older than this program: use one of the same release".to_owned(),
+        _ if status.source().is_some() => format!(
+            "\nthe connection to {endpoint} broke off; where call-service needs a certificate of its clients, give --client-cert and --client-key"
+        ),
         _ => String::new(),
     };
     text + &advice
+}
+
+/// Whether the server asked for a certificate that it did not get (RFC 8446 §6.2). HTTP/2 passes on the text of what TLS said.
+fn wants_certificate(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.to_string().contains("CertificateRequired") {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }
 
 #[cfg(test)]

@@ -373,9 +373,9 @@ fn gather(wrong: &mut Violations, field: &str, prompt: Option<&api::GatherPrompt
     let at = |name: &str| format!("{field}.{name}");
     let text = prompt.text.trim();
     wrong.require(
-        (1..=PROMPT_CHARS).contains(&text.chars().count()),
+        (1..=PROMPT_CHARS).contains(&text.chars().count()) && !text.contains('\0'),
         &at("text"),
-        "is required: up to 1000 characters",
+        "is required: up to 1000 characters, without NUL",
     );
     wrong.require(
         (0..=255).contains(&prompt.max_digits),

@@ -328,6 +328,107 @@ async fn pings_and_settings_take_no_room() {
     service.stop().await;
 }
 
+/// F98: data without any bytes costs no window, and takes no room either.
+#[tokio::test]
+async fn empty_data_takes_no_room() {
+    let service = Service::start(&[]).await;
+    let mut raw = Raw::open(&service).await;
+    raw.send(&frame(HEADERS, END_HEADERS, 1, &head(UPLOAD, &[])))
+        .await
+        .unwrap();
+    let before = resident();
+    let (mut read, mut write) = raw.0.into_split();
+    let flood = frame(DATA, 0, 1, &[]).repeat(1000);
+    let mut sent = 0;
+    let writing = async {
+        while sent < 1_000_000 && write.write_all(&flood).await.is_ok() {
+            sent += 1000;
+        }
+    };
+    let mut nowhere = tokio::io::sink();
+    // It closes, or takes them all.
+    tokio::select! {
+        () = writing => {}
+        _ = tokio::io::copy(&mut read, &mut nowhere) => {}
+    }
+    let after = resident();
+    assert!(
+        after.saturating_sub(before) < 32 * 1024,
+        "{before} KiB, then {after} KiB after {sent} frames"
+    );
+    assert_eq!(service.health("").await, ServingStatus::Serving);
+    service.stop().await;
+}
+
+/// F98: whoever lets no answer through keeps a thousand small ones waiting, and no more.
+#[tokio::test]
+async fn a_window_of_nothing_holds_little() {
+    let service = Service::start(&[]).await;
+    let mut raw = Raw::open(&service).await;
+    // SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113 §6.5.2).
+    raw.send(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await.unwrap();
+    raw.until(|frame| frame.kind == SETTINGS && frame.flags & ACK != 0)
+        .await
+        .expect("the settings are taken");
+    let before = resident();
+    let mut answered = 0;
+    for at in 0..2000_u32 {
+        let stream = 2 * at + 1;
+        let mut ask = frame(HEADERS, END_HEADERS, stream, &head(HEALTH, &[]));
+        ask.extend(frame(DATA, END_STREAM, stream, &[0; 5]));
+        raw.send(&ask).await.unwrap();
+        let answer = raw.until(|frame| frame.stream == stream).await.expect("an answer");
+        if answer.kind == HEADERS {
+            answered += 1;
+        } else {
+            assert_eq!((answer.kind, answer.code()), (RST_STREAM, REFUSED_STREAM));
+        }
+    }
+    assert_eq!(answered, 1000);
+    let after = resident();
+    assert!(
+        after.saturating_sub(before) < 32 * 1024,
+        "{before} KiB, then {after} KiB"
+    );
+    assert_eq!(service.health("").await, ServingStatus::Serving);
+    service.stop().await;
+}
+
+/// F100: a client that was stopped, or whose network is gone, answers no ping. It loses its connection, and what its request held.
+#[tokio::test]
+async fn a_client_that_answers_no_ping_loses_its_slot() {
+    let service = Service::start(&[("CALL_SERVICE_MAX_REQUESTS", "1")]).await;
+    let mut raw = Raw::open(&service).await;
+    raw.send(&frame(HEADERS, END_HEADERS, 1, &head(UPLOAD, &[])))
+        .await
+        .unwrap();
+    let accounts = async || {
+        let answer = service
+            .accounts(ADMIN)
+            .list_accounts(api::ListAccountsRequest::default())
+            .await;
+        answer.map(drop).map_err(|status| reason(&status))
+    };
+    stack::poll("the only slot is taken", PATIENCE, async || match accounts().await {
+        Err(reason) if reason == "OVERLOADED" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await
+    .unwrap();
+    // Two intervals of pings at most, and the wait for an answer.
+    let mut pinged = false;
+    let closing = timeout(3 * PATIENCE, async {
+        while let Some(frame) = raw.next().await {
+            assert_ne!((frame.kind, frame.stream), (HEADERS, 1), "the request ended by itself");
+            pinged |= frame.kind == PING;
+        }
+    });
+    closing.await.expect("the server closes the connection");
+    assert!(pinged, "it was never asked");
+    stack::poll("the slot", PATIENCE, accounts).await.unwrap();
+    service.stop().await;
+}
+
 /// KiB of this process.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();

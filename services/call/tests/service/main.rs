@@ -6,6 +6,7 @@ mod api_keys;
 mod contacts;
 mod directory;
 mod ends;
+mod hostile;
 mod ingress;
 mod keys;
 mod limits;

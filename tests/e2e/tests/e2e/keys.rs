@@ -155,7 +155,8 @@ async fn an_edge_is_known_by_its_certificate() -> Result<()> {
     let failure = callbridge_at(&url, "", &ran(&["keys", "list"])).await?.failure;
     assert_eq!(failure.context("it is let in")?.1, 77);
     let strange = callbridge_at(&url, "", &["--ca", &ca, "calls", "list"]).await?;
-    assert!(strange.failure.is_some(), "without a certificate: {strange:?}");
+    let (told, exit) = strange.failure.context("it is let in without a certificate")?;
+    assert!(exit == 69 && told.contains("needs a certificate"), "{exit}: {told}");
 
     edge_tasks.stop();
     edge.await?.context("the edge was dropped")??;

@@ -10,9 +10,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
 use tokio::{sync::Semaphore, time::timeout};
-use tonic::body::Body;
+use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
 use super::{
@@ -152,6 +152,20 @@ impl AuthLayer {
     }
 }
 
+/// A message that cannot be read is its sender's mistake, of which tonic says INTERNAL. Our own errors have details.
+fn unreadable(mut answer: Response<Body>) -> Response<Body> {
+    let headers = answer.headers_mut();
+    let code = Code::from_bytes(
+        headers
+            .get(Status::GRPC_STATUS)
+            .map_or(&b"0"[..], |code| code.as_bytes()),
+    );
+    if code == Code::Internal && !headers.contains_key(Status::GRPC_STATUS_DETAILS) {
+        headers.insert(Status::GRPC_STATUS, HeaderValue::from(Code::InvalidArgument as i32));
+    }
+    answer
+}
+
 impl<S, B> Service<Request<B>> for Auth<S>
 where
     S: Service<Request<B>, Response = Response<Body>>,
@@ -180,7 +194,8 @@ where
         // Nothing behind this needs the key, so nothing behind it can show it.
         request.headers_mut().remove(AUTHORIZATION);
         let Some(caller) = caller else {
-            return Box::pin(self.inner.call(request));
+            let answer = self.inner.call(request);
+            return Box::pin(async move { answer.await.map(unreadable) });
         };
         let Ok(permit) = Arc::clone(&self.layer.requests).try_acquire_owned() else {
             let error = Error::exhausted(
@@ -196,13 +211,13 @@ where
             let _permit = permit;
             match (rule.limit, ended) {
                 (Some(limit), _) => match timeout(limit, answer).await {
-                    Ok(answer) => answer,
+                    Ok(answer) => answer.map(unreadable),
                     Err(_) => Ok(status(Error::TooSlow).into_http()),
                 },
-                (None, None) => answer.await,
+                (None, None) => answer.await.map(unreadable),
                 (None, Some(ended)) => tokio::select! {
                     biased;
-                    answer = answer => answer.map(|answer| answer.map(|body| Body::new(Ending::new(body, ended)))),
+                    answer = answer => answer.map(|answer| unreadable(answer).map(|body| Body::new(Ending::new(body, ended)))),
                     () = ended.cancelled() => Ok(status(ending::error()).into_http()),
                 },
             }
