@@ -2,6 +2,7 @@
 
 mod rewrap;
 mod tls;
+mod toll;
 mod values;
 
 use std::{fmt, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
@@ -18,7 +19,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 pub use rewrap::Rewrap;
 pub use tls::Tls;
 
-use crate::{rpc::auth, vault};
+use crate::{rpc::auth, toll::Rules, vault};
 
 /// The settings of `call-service`. `Debug` shows no secret.
 #[derive(Debug)]
@@ -75,6 +76,8 @@ pub struct Config {
     pub attach_renew: Duration,
     /// No lease lapses before a replica has run, or the database has been back, for this long.
     pub attach_grace: TimeDelta,
+    /// Whom callers may have called, and how often.
+    pub toll: Rules,
     /// What is under way at SIGTERM may take this long; above the 38 s of a dial.
     pub drain_timeout: Duration,
 }
@@ -210,6 +213,7 @@ impl Config {
         let attach_renew = values::duration(vars_ref, "ATTACH_RENEW", seconds(10));
         let attach_grace = values::delta(vars_ref, "ATTACH_GRACE", seconds(60));
         let drain_timeout = values::duration(vars_ref, "DRAIN_TIMEOUT", seconds(45));
+        let toll = Rules::read(vars_ref);
         let settings = (|| {
             Some(Self {
                 database,
@@ -239,6 +243,7 @@ impl Config {
                 attach_renew,
                 attach_grace,
                 drain_timeout,
+                toll: toll?,
             })
         })();
         match settings {

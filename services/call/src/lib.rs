@@ -19,6 +19,7 @@ pub mod rpc;
 mod serve;
 mod startup;
 pub mod store;
+pub mod toll;
 mod trace;
 pub mod vault;
 

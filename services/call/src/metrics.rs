@@ -45,6 +45,7 @@ const REASONS: [&str; 37] = [
     "contact_gone",
     "credentials_unreadable",
     "customer_hung_up",
+    "destination_not_allowed",
     "dnd",
     "ended_by_request",
     "expired",
@@ -296,6 +297,7 @@ impl Drop for Listening {
 /// after that, which is rare, is counted all the same.
 struct Calls {
     placed: Counter<u64>,
+    refused: Counter<u64>,
     ended: Counter<u64>,
     waited: Histogram<f64>,
     setup: Histogram<f64>,
@@ -310,6 +312,12 @@ fn calls() -> &'static Calls {
             placed: meter
                 .u64_counter("callbridge.calls.placed")
                 .with_description("calls that were accepted, by direction")
+                .build(),
+            refused: meter
+                .u64_counter("callbridge.dials.refused")
+                .with_description(
+                    "numbers that callers may not have called, and calls beyond those of a day, by reason",
+                )
                 .build(),
             ended: meter
                 .u64_counter("callbridge.calls.ended")
@@ -332,12 +340,20 @@ fn calls() -> &'static Calls {
         for direction in [Direction::Outbound, Direction::Inbound] {
             calls.placed.add(0, &[label("direction", direction.label())]);
         }
+        for why in ["destination", "daily_calls"] {
+            calls.refused.add(0, &[label("reason", why)]);
+        }
         // What is alerted on is there before the first one, so that it is a change.
         for reason in ALERTED {
             calls.ended.add(0, &of_end(Direction::Outbound, State::Failed, reason));
         }
         calls
     })
+}
+
+/// A number was not to be called, or a caller has had its calls of the day: `destination` or `daily_calls`.
+pub(crate) fn dial_refused(why: &'static str) {
+    calls().refused.add(1, &[label("reason", why)]);
 }
 
 /// Calls were accepted.

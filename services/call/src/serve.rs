@@ -128,6 +128,7 @@ async fn begin(app: Arc<App>, gate: Gate, readiness: Readiness, health: HealthRe
     crate::campaigns::start(&app);
     crate::ingress::start(&app);
     crate::gauges::start(&app);
+    crate::toll::start(&app);
     gate.open();
     // A stop in between has said, or says next, that nothing is served.
     if !app.tasks.is_stopping() {

@@ -48,7 +48,7 @@ fn sql_type(kind: &str) -> String {
         return format!("{}?", sql_type(inner));
     }
     match kind {
-        "Uuid" | "Text" | "Int2" | "Int4" | "Int8" | "Bool" | "Timestamptz" | "Bytea" | "Jsonb" => {
+        "Uuid" | "Text" | "Date" | "Int2" | "Int4" | "Int8" | "Bool" | "Timestamptz" | "Bytea" | "Jsonb" => {
             kind.to_ascii_lowercase()
         }
         "CallDirection" => "call_direction".to_owned(),

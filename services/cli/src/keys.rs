@@ -24,6 +24,12 @@ pub(crate) enum Command {
         /// It ends after this: 90d, 12h or 30m. Without it, it does not end by itself.
         #[arg(long, value_name = "TIME", value_parser = period)]
         expires_in: Option<TimeDelta>,
+        /// What it may dial, such as +9180, within what the service allows; several times for several. Without it, all of that.
+        #[arg(long = "prefix", value_name = "PREFIX")]
+        prefixes: Vec<String>,
+        /// How many calls its caller may make in a day of India. Without it, what the service's DIAL_DAILY_CALLS says.
+        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+        daily_calls: i32,
     },
     /// Lists the keys that work, oldest first. Those of call-service's API_KEYS are not among them.
     List {
@@ -44,11 +50,15 @@ pub(crate) async fn run(client: &Client, out: &mut Out<'_>, command: Command) ->
             name,
             scopes,
             expires_in,
+            prefixes,
+            daily_calls,
         } => {
             let request = CreateKeyRequest {
                 name,
                 scopes,
                 expires_at: expires_in.map(after),
+                dial_prefixes: prefixes,
+                daily_calls,
             };
             let answer = client.keys().create_key(request).await;
             let made = answer.map_err(client.failed("make the key"))?.into_inner();
@@ -131,6 +141,14 @@ fn facts(key: &Key) -> Vec<(&'static str, String)> {
         ("used", words::time(key.last_used_at)),
         ("revoked", words::time(key.revoked_at)),
         ("revoked by", key.revoked_by.clone()),
+        ("dials", key.dial_prefixes.join(",")),
+        (
+            "calls a day",
+            match key.daily_calls {
+                0 => String::new(),
+                most => most.to_string(),
+            },
+        ),
     ]
 }
 

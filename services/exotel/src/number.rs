@@ -112,6 +112,25 @@ impl PhoneNumber {
         }
     }
 
+    /// Whether a call to it can cost much more than one to a person: premium-rate, shared-cost (1860) and personal numbers by
+    /// libphonenumber's plan, and networks that are in no country, such as those of satellites (ITU-T E.164, annex A).
+    pub fn costs_extra(&self) -> bool {
+        if self.is_global_network() {
+            return true;
+        }
+        let kind =
+            phonenumber::parse(None, &self.e164).map(|number| number.number_type(&phonenumber::metadata::DATABASE));
+        matches!(
+            kind,
+            Ok(phonenumber::Type::PremiumRate | phonenumber::Type::SharedCost | phonenumber::Type::PersonalNumber)
+        )
+    }
+
+    /// Inmarsat, personal numbering, satellite and international networks, and international premium rate.
+    pub fn is_global_network(&self) -> bool {
+        matches!(self.country_code, 870 | 878 | 881 | 882 | 883 | 979)
+    }
+
     /// The country calling code, such as 91.
     pub fn country_code(&self) -> u16 {
         self.country_code

@@ -374,6 +374,16 @@ impl Story {
         Ok(counted.count)
     }
 
+    /// Changes rows, with SQL, as nothing of ours would. Returns how many.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn change(&self, table_set_where: &str) -> anyhow::Result<usize> {
+        let mut conn = AsyncPgConnection::establish(&self.stack.database_url).await?;
+        let update = sql_query(format!("UPDATE {table_set_where}"));
+        Ok(diesel_async::RunQueryDsl::execute(update, &mut conn).await?)
+    }
+
     /// Lets an import be one of which nothing has come for an hour.
     ///
     /// # Errors

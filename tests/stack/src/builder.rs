@@ -53,8 +53,17 @@ impl Default for Builder {
     fn default() -> Self {
         // The defaults are for production, where a drain has calls to save.
         let edge = [("EDGE_DRAIN_SECONDS", "1"), ("EDGE_ACCEPT_SECONDS", "0")];
-        let call = [("DRAIN_TIMEOUT", "3s"), ("DB_POOL_SIZE", "10")];
-        let settings = |pairs: [(&str, &str); 2]| pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let call = [
+            ("DRAIN_TIMEOUT", "3s"),
+            ("DB_POOL_SIZE", "10"),
+            ("DIAL_DAILY_CALLS", "0"),
+        ];
+        let settings = |pairs: &[(&str, &str)]| {
+            let settings = pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            settings.collect::<Settings>()
+        };
         Self {
             database_url: None,
             keys: None,
@@ -62,8 +71,8 @@ impl Default for Builder {
             edges: 1,
             ports: Ports::default(),
             simulator: None,
-            call_settings: settings(call),
-            edge_settings: settings(edge),
+            call_settings: settings(&call),
+            edge_settings: settings(&edge),
             progress: |_, _, _| (),
         }
     }

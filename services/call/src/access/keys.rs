@@ -23,12 +23,15 @@ use crate::{
         page,
     },
     store::api_keys::{self, ApiKey, NewApiKey},
+    toll::{Limits, Prefixes, Rules},
 };
 
 /// Bytes of a secret. Nobody guesses them, so their SHA-256 may be stored as it is.
 const SECRET: usize = 32;
 /// No key ends later than this, so that a slip of the pen is noticed.
 const LONGEST: TimeDelta = TimeDelta::days(3660);
+/// More calls in a day than this are no cap.
+const MOST_CALLS: i32 = 10_000_000;
 const LIST: &str = "api_keys";
 
 /// A new key, checked.
@@ -37,6 +40,7 @@ pub struct New {
     name: String,
     scopes: Vec<Scope>,
     expires_at: Option<DateTime<Utc>>,
+    limits: Limits,
 }
 
 impl New {
@@ -44,7 +48,12 @@ impl New {
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::Denied`], [`Error::Precondition`].
-    pub fn read(caller: &Caller, now: DateTime<Utc>, request: &api::CreateKeyRequest) -> Result<Self, Error> {
+    pub fn read(
+        caller: &Caller,
+        now: DateTime<Utc>,
+        rules: &Rules,
+        request: &api::CreateKeyRequest,
+    ) -> Result<Self, Error> {
         let mut wrong = Violations::new();
         wrong.require(
             is_name(&request.name),
@@ -71,13 +80,16 @@ impl New {
             "expires_at",
             "is in the future, and within ten years",
         );
+        let limits = limits(&mut wrong, rules, request);
         wrong.finish()?;
         let new = Self {
             name: request.name.clone(),
             scopes,
             expires_at: expires_at.flatten(),
+            limits,
         };
         new.is_within(caller)?;
+        new.dials_within(caller, rules)?;
         Ok(new)
     }
 
@@ -97,6 +109,56 @@ impl New {
             (Some(end), Some(at)) if at > end => Err(outlives(end)),
             _ => Ok(()),
         }
+    }
+
+    /// Nor does it dial more. The keys of the settings bind no one: who has them has the settings' word.
+    fn dials_within(&self, caller: &Caller, rules: &Rules) -> Result<(), Error> {
+        let own = caller.limits();
+        if let Some(prefixes) = &own.prefixes
+            && !self.limits.prefixes.as_ref().is_some_and(|new| new.is_within(prefixes))
+        {
+            return Err(Error::Denied {
+                reason: "DIALS_MORE_THAN_ITS_MAKER",
+                message: format!(
+                    "the key that you use may dial {prefixes} alone: set dial_prefixes to these, or to some within"
+                ),
+            });
+        }
+        let most = caller.key().and_then(|_| rules.daily_calls(&own));
+        if let Some(most) = most
+            && rules.daily_calls(&self.limits).is_none_or(|new| new > most)
+        {
+            return Err(Error::Denied {
+                reason: "DIALS_MORE_THAN_ITS_MAKER",
+                message: format!("the key that you use may make {most} calls in a day: set daily_calls to no more"),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Reads what the key may dial.
+fn limits(wrong: &mut Violations, rules: &Rules, request: &api::CreateKeyRequest) -> Limits {
+    let prefixes = (!request.dial_prefixes.is_empty()).then(|| {
+        wrong.check(
+            "dial_prefixes",
+            Prefixes::of(request.dial_prefixes.iter().map(String::as_str)),
+        )
+    });
+    let prefixes = prefixes.flatten();
+    wrong.require(
+        prefixes.as_ref().is_none_or(|own| own.is_within(&rules.prefixes)),
+        "dial_prefixes",
+        "are each within one of DIAL_ALLOWED_PREFIXES",
+    );
+    wrong.require(
+        (0..=MOST_CALLS).contains(&request.daily_calls),
+        "daily_calls",
+        "is 1 to 10,000,000; 0 for what DIAL_DAILY_CALLS says",
+    );
+    Limits {
+        prefixes,
+        daily_calls: (request.daily_calls > 0).then_some(request.daily_calls),
     }
 }
 
@@ -122,6 +184,8 @@ pub async fn create(app: &Arc<App>, caller: &Caller, new: New) -> Result<(ApiKey
         created_by: caller.principal.name.to_string(),
         created_with: caller.key().map(|id| id.0),
         expires_at: new.expires_at,
+        dial_prefixes: new.limits.prefixes.map(|prefixes| prefixes.to_string()),
+        daily_calls: new.limits.daily_calls,
     };
     let mut conn = app.db.conn().await?;
     let key = conn

@@ -24,7 +24,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{rpc::auth::Scope, store::api_keys::ApiKey};
+use crate::{
+    rpc::auth::Scope,
+    store::api_keys::ApiKey,
+    toll::{Limits, Prefixes},
+};
 
 /// Hex digits of a kid.
 const KID: usize = 32;
@@ -61,6 +65,8 @@ pub struct Key {
     pub scopes: Vec<Scope>,
     /// When it ends by itself.
     pub expires_at: Option<DateTime<Utc>>,
+    /// What it may dial.
+    pub limits: Limits,
     /// Cancelled when it does not work any more.
     pub ended: CancellationToken,
     tag: hmac::Tag,
@@ -153,10 +159,18 @@ impl Listed {
             name: row.name.as_str().into(),
             scopes: Scope::known(&row.scopes),
             expires_at: row.expires_at,
+            limits: limits(row),
             ended: CancellationToken::new(),
             tag: hmac::sign(&self.0.compare, &row.sha256),
             used: AtomicBool::new(false),
         }
+    }
+
+    /// What the keys of a caller may dial.
+    pub fn limits_of(&self, name: &str) -> Vec<Limits> {
+        let list = self.0.list.read().unwrap_or_else(PoisonError::into_inner);
+        let of_caller = list.keys.values().filter(|key| &*key.name == name);
+        of_caller.map(|key| key.limits.clone()).collect()
     }
 
     /// The keys that were used since the last time.
@@ -167,6 +181,17 @@ impl Listed {
             .iter()
             .filter(|(_, key)| key.used.swap(false, Ordering::Relaxed));
         used.map(|(id, _)| *id).collect()
+    }
+}
+
+/// What a row's key may dial. A list that cannot be read allows nothing rather than everything.
+fn limits(row: &ApiKey) -> Limits {
+    Limits {
+        prefixes: row
+            .dial_prefixes
+            .as_ref()
+            .map(|list| Prefixes::parse(list).unwrap_or_else(|_| Prefixes::none())),
+        daily_calls: row.daily_calls,
     }
 }
 

@@ -31,13 +31,14 @@ use crate::{
     diagnosis,
     error::Error,
     store::{
-        agents,
+        agents, caller_days,
         calls::{self, Call},
         campaigns::{self, gate::Gate, numbers},
         phones::{self, Named},
         queue::{self, Wants},
         rates,
     },
+    toll::{self, Limits},
     trace, vault,
 };
 
@@ -167,6 +168,10 @@ async fn look(
     let Some((customer, exophone)) = numbers else {
         return Ok(Look::GiveUp("number_unreadable"));
     };
+    // The setting may be narrower by now (F126).
+    if app.config.toll.allow(&Limits::default(), &customer).is_err() {
+        return Ok(Look::GiveUp("destination_not_allowed"));
+    }
     let plan = Plan {
         call_id: call.id(),
         account: account.id(),
@@ -339,6 +344,23 @@ async fn decide(
     };
     match capacity::decide(pace, pause, caps, &standing, WhenBusy::of(call.when_number_busy)) {
         Verdict::Dial { next_turn } => {
+            // Once: a dial that was surely not made is made again.
+            if let Some(locked) = &gate
+                && row.attempt == 0
+                && !locked.has_calls_left(conn, app).await?
+            {
+                let until = toll::next_day(now);
+                record_locked(
+                    conn,
+                    row,
+                    now,
+                    None,
+                    Some("waiting"),
+                    waiting("daily_calls", None, Some(until)),
+                )
+                .await?;
+                return Ok(Decided::Moved(true));
+            }
             let attempt = row.attempt + 1;
             let note = Note::from("dialer").with("attempt", attempt.to_string());
             let (_, changed) = record_locked(conn, row, now, Some(&Event::Claimed), None, note).await?;
@@ -392,6 +414,14 @@ impl Locked {
         let rules = serde_json::from_value(gate.rules.clone())
             .map_err(|error| Error::internal_from("a campaign's rules cannot be read", error))?;
         Ok(Some(Self { id, gate, rules }))
+    }
+
+    /// Counts a call among those that the campaign's caller may make today. False: it has made them. The last lock of all.
+    async fn has_calls_left(&self, conn: &AsyncPgConnection, app: &App) -> Result<bool, Error> {
+        match toll::daily_calls_of(app, &self.gate.caller) {
+            Some(most) => Ok(caller_days::count(conn, &self.gate.caller, most).await?),
+            None => Ok(true),
+        }
     }
 
     /// Reads how the number stands and decides.

@@ -12,12 +12,13 @@ use super::{
 use crate::{
     error::Error,
     store::{accounts::Account, agents::Agent, calls::NewCall, events::NewEvent, phones::Phone},
+    toll::Dialler,
 };
 
 /// All that a row is made of.
 pub(super) struct Draft {
     pub(super) id: CallId,
-    pub(super) caller: String,
+    pub(super) dialler: Dialler,
     pub(super) request: Request,
     pub(super) context: Context,
     pub(super) now: DateTime<Utc>,
@@ -108,7 +109,7 @@ impl Draft {
             agent_version: Some(context.agent_version),
             customer: request.to.expose().to_owned(),
             exophone: context.number.expose().to_owned(),
-            caller: Some(self.caller.clone()),
+            caller: Some(self.dialler.name.to_string()),
             idempotency_key: Some(request.key.clone()),
             fingerprint: Some(self.fingerprint.clone()),
             call_sid: None,

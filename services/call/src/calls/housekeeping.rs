@@ -1,4 +1,4 @@
-//! Keeps the timelines' partitions ahead of time, and drops old ones, in any replica.
+//! Keeps the timelines' partitions ahead of time, drops old ones, and forgets what callers did long ago, in any replica.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +7,11 @@ use diesel_async::AsyncConnection as _;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::{app::App, error::Error, store::partitions};
+use crate::{
+    app::App,
+    error::Error,
+    store::{caller_days, partitions},
+};
 
 /// A partition is needed three months after it is made, so how often does not matter much.
 const EVERY: Duration = Duration::from_hours(6);
@@ -23,6 +27,9 @@ pub fn start(app: &Arc<App>) {
         let stopping = app.tasks.stopping();
         tokio::pin!(stopping);
         loop {
+            if let Err(error) = forget(&app).await {
+                warn!(%error, "old counts of callers' days could not be deleted");
+            }
             match make(&app).await {
                 Ok(0) => {}
                 Ok(made) => info!(
@@ -37,6 +44,10 @@ pub fn start(app: &Arc<App>) {
             }
         }
     });
+}
+
+async fn forget(app: &App) -> Result<usize, Error> {
+    Ok(caller_days::forget(&mut *app.db.conn().await?).await?)
 }
 
 async fn make(app: &App) -> Result<i32, Error> {

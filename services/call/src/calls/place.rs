@@ -5,7 +5,7 @@ use std::sync::Arc;
 use callbridge_proto::id::{AgentId, CallId};
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
-use futures_util::future::join3;
+use futures_util::future::{join3, join4};
 use runtime::telemetry;
 use tracing::{Instrument as _, Span};
 
@@ -34,6 +34,7 @@ use crate::{
         queue::{self, Wants},
         rates,
     },
+    toll::Dialler,
     trace,
 };
 
@@ -50,9 +51,11 @@ pub struct Placed {
 /// Places a call, or finds the one that the caller placed with this key.
 ///
 /// # Errors
-/// Invalid or Precondition (nothing is stored), Exhausted when the caller does not want to wait, `AlreadyExists` when the key
+/// Invalid or Precondition (nothing is stored), Denied when the number may not be called, Exhausted when the caller has had its calls of
+/// the day, or when the caller does not want to wait, `AlreadyExists` when the key
 /// was used for another request.
-pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Placed, Error> {
+pub async fn place(app: &Arc<App>, dialler: &Dialler, request: &Request) -> Result<Placed, Error> {
+    let caller = &*dialler.name;
     let canonical = request.canonical()?;
     let conn = app.db.conn().await?;
     // Sent together: what a repeat finds, and what a new call needs.
@@ -67,6 +70,7 @@ pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Pl
     }
     let (now, (phone, account)) = (now?, phone?);
     request.check_times(now)?;
+    app.config.toll.allow(&dialler.limits, &request.to)?;
     let (agent, dial, pace) = join3(
         agent(&conn, request, &phone),
         dial::credentials(&conn, app, &account, &phone, None),
@@ -121,7 +125,7 @@ pub async fn place(app: &Arc<App>, caller: &str, request: &Request) -> Result<Pl
     });
     let draft = Draft {
         id,
-        caller: caller.to_owned(),
+        dialler: dialler.clone(),
         request: request.clone(),
         context,
         now,
@@ -202,7 +206,8 @@ async fn commit(
                 Ok(turn) => Some(turn),
                 // Whoever had the turn before may have placed this very call.
                 Err(refusal) => {
-                    let earlier = calls::by_key(&*app.db.conn().await?, &draft.caller, &draft.request.key).await?;
+                    let earlier =
+                        calls::by_key(&*app.db.conn().await?, &draft.dialler.name, &draft.request.key).await?;
                     return if earlier.is_some() { Ok(None) } else { Err(refusal) };
                 }
             },
@@ -356,7 +361,10 @@ async fn insert(
             }
             refusal => {
                 // A repeat is answered as the first one was, whatever the room is by now.
-                if calls::by_key(conn, &draft.caller, &draft.request.key).await?.is_some() {
+                if calls::by_key(conn, &draft.dialler.name, &draft.request.key)
+                    .await?
+                    .is_some()
+                {
                     return Ok(None);
                 }
                 return Err(match refusal {
@@ -377,10 +385,12 @@ async fn insert(
             None => Ok(0),
         }
     };
-    let (call, appended, turn) = join3(
+    // Counted last: whoever waits for this caller's day waits for this commit alone.
+    let (call, appended, turn, counted) = join4(
         calls::insert_placed(conn, &row),
         events::append(conn, &events),
         set_turn,
+        draft.dialler.count(conn, &app.config.toll),
     )
     .await;
     let Some(call) = call? else {
@@ -389,6 +399,9 @@ async fn insert(
     };
     appended?;
     turn?;
+    if !counted? {
+        return Err(draft.dialler.spent(&app.config.toll));
+    }
     let dial = match (plan, next_turn) {
         (Some(plan), Some(_)) => Some(plan.request(conn, app, draft.now).await?),
         _ => None,

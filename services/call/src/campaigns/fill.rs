@@ -25,11 +25,11 @@ use crate::{
     error::Error,
     metrics,
     store::{
-        agents, calls,
+        agents, caller_days, calls,
         campaigns::{self, Campaign, counts, imports},
         contacts::fill::{self, Aside, Common, Due, Pooled, Turned},
     },
-    trace,
+    toll, trace,
 };
 
 /// Calls that wait for a turn are as many as have one in this time.
@@ -156,6 +156,16 @@ async fn fill(
         .iter()
         .try_fold(0, |sum, phone| phone.room.map(|room| sum + room.max(0)));
     let room = of_phones.map_or(room, |of_phones| room.min(of_phones));
+    if room == 0 {
+        return Ok(None);
+    }
+    // What is queued beyond the caller's calls of the day would only wait there.
+    let room = match toll::daily_calls_of(app, &campaign.caller) {
+        Some(most) => {
+            room.min((i64::from(most) - caller_days::today(conn, &campaign.caller).await? - queue.queued).max(0))
+        }
+        None => room,
+    };
     if room == 0 {
         return Ok(None);
     }

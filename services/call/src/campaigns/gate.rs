@@ -101,6 +101,7 @@ mod tests {
     fn at(now: &str) -> Gate {
         Gate {
             state: "running".to_owned(),
+            caller: "crm".to_owned(),
             rules: serde_json::Value::Null,
             max_concurrent_calls: 0,
             calls_per_minute: 0,

@@ -13,11 +13,12 @@ use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle, time::Instant};
 
 pub use self::begin::begin;
 use self::writer::{MOST_TOLD, Writer};
-use super::contacts::{Contact, Reader, Row, copy};
+use super::contacts::{self, Contact, Fault, Reader, Row, copy};
 use crate::{
     app::App,
     error::Error,
     store::campaigns::imports::{self, Batch, Import, Problem, WhenDuplicate},
+    toll::Dialler,
 };
 
 /// Rows committed together.
@@ -71,7 +72,7 @@ enum Hand {
 /// An import that goes on.
 pub struct Importing {
     app: Arc<App>,
-    caller: String,
+    dialler: Dialler,
     header: Header,
     form: Form,
     rows: Vec<Row>,
@@ -103,6 +104,18 @@ fn reused() -> Error {
         "IMPORT_KEY_REUSED",
         "another file, or the same one with another when_duplicate, was sent with this key: use a new key",
     )
+}
+
+/// Whoever sends a contact has it called, and may have that number called.
+fn may_be_called(app: &App, dialler: &Dialler, contact: Contact) -> Row {
+    match app.config.toll.allow(&dialler.limits, &contact.number) {
+        Ok(()) => Ok(contact),
+        Err(_) => Err(contacts::Problem {
+            line: contact.line,
+            column: "number".to_owned(),
+            fault: Fault::NumberNotAllowed,
+        }),
+    }
 }
 
 impl Importing {
@@ -175,7 +188,7 @@ impl Importing {
     async fn take(&mut self, decided: i64) -> Result<(), Error> {
         for row in self.rows.drain(..) {
             self.pending.rows += 1;
-            match row {
+            match row.and_then(|contact| may_be_called(&self.app, &self.dialler, contact)) {
                 Ok(contact) => {
                     self.copy.contact(&contact).plain(self.app.clock.new_uuid()).end();
                     self.batch.contacts += 1;

@@ -200,6 +200,7 @@ fn happens(story: &Story) -> Result<Dials, TestCaseError> {
         let pause = campaign.pause(now);
         let suppressed = story.suppressed[contact.number].is_some_and(|from| from <= now);
         let gate = Gate {
+            caller: String::new(),
             state: if pause.is_some() { "paused" } else { "running" }.to_owned(),
             rules: serde_json::Value::Null,
             max_concurrent_calls: 0,

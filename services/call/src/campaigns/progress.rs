@@ -16,11 +16,12 @@ use crate::{
     calls::capacity::{self, Room},
     error::Error,
     store::{
-        calls,
+        caller_days, calls,
         campaigns::{self, Campaign, counts},
         contacts::fill,
         queue::{self, Bound},
     },
+    toll,
 };
 
 /// How often a watched campaign is read.
@@ -96,14 +97,14 @@ pub async fn read(app: &App, id: CampaignId) -> Result<Progress, Error> {
     let campaign = campaigns::find(&mut conn, id)
         .await?
         .ok_or_else(|| Error::not_found("campaign", id))?;
-    of(&mut conn, &campaign).await
+    of(&mut conn, app, &campaign).await
 }
 
 /// The same of a row.
 ///
 /// # Errors
 /// Of the database, or when the rules cannot be read.
-pub async fn of(conn: &mut AsyncPgConnection, campaign: &Campaign) -> Result<Progress, Error> {
+pub async fn of(conn: &mut AsyncPgConnection, app: &App, campaign: &Campaign) -> Result<Progress, Error> {
     let id = campaign.id();
     let now = calls::database_now(conn).await?;
     let counts = counts::read(conn, id).await?;
@@ -116,7 +117,7 @@ pub async fn of(conn: &mut AsyncPgConnection, campaign: &Campaign) -> Result<Pro
         campaign: Some(campaign.id),
     };
     let used = queue::used(conn, bound).await?;
-    let waiting = waiting(conn, campaign, &counts, active, now).await?;
+    let waiting = waiting(conn, app, campaign, &counts, active, now).await?;
     let part = |prefix: &str| -> BTreeMap<String, i64> {
         let of = counts
             .iter()
@@ -138,6 +139,7 @@ pub async fn of(conn: &mut AsyncPgConnection, campaign: &Campaign) -> Result<Pro
 /// Why a running campaign does not dial just now; empty when it does.
 async fn waiting(
     conn: &mut AsyncPgConnection,
+    app: &App,
     campaign: &Campaign,
     counts: &BTreeMap<String, i64>,
     active: i64,
@@ -152,9 +154,14 @@ async fn waiting(
     let open = zones
         .iter()
         .any(|zone| window::is_open(&rules, gate::zone(&rules, zone), now));
+    let spent = match toll::daily_calls_of(app, &campaign.caller) {
+        Some(most) => caller_days::today(conn, &campaign.caller).await? >= i64::from(most),
+        None => false,
+    };
     Ok(match (zones.is_empty(), open) {
         (true, _) => "empty",
         (_, false) => "closed_window",
+        _ if spent => "daily_calls",
         _ if of("contact.calling") == 0 => "no_contacts_due",
         _ => "",
     })

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
-use callbridge_proto::id::{CallId, PhoneId};
+use callbridge_proto::id::{AccountId, CallId, PhoneId};
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::AsyncPgConnection;
 use exotel::PhoneNumber;
@@ -12,6 +12,7 @@ use tracing::warn;
 use super::{
     MARK, Request,
     check::{Agent, Audio, End, Placed, Seen},
+    turn,
 };
 use crate::{
     app::App,
@@ -86,7 +87,7 @@ pub(super) async fn make(
         watched = watch(app, request, id, seen) => watched,
     };
     if watched.is_err()
-        && let Err(error) = end::end(app, &request.caller, id, "the diagnosis was given up").await
+        && let Err(error) = end::end(app, &request.caller.name, id, "the diagnosis was given up").await
     {
         warn!(call.id = %id, %error, "a diagnosis's call could not be ended; its time limit is a minute");
     }
@@ -120,7 +121,7 @@ async fn watch(app: &Arc<App>, request: &Request, id: CallId, mut seen: Seen) ->
     seen.placed = placed(&rows.call);
     if !opened(&rows) {
         // Where somebody holds a silent phone, this ends it as far as it can be ended.
-        end::end(app, &request.caller, id, "diagnosis: no audio").await?;
+        end::end(app, &request.caller.name, id, "diagnosis: no audio").await?;
         return Ok(seen);
     }
     let quiet = |rows: &Rows| rows.call.state.is_terminal() || !rows.is_live();
@@ -128,7 +129,7 @@ async fn watch(app: &Arc<App>, request: &Request, id: CallId, mut seen: Seen) ->
     let rows = until(app, id, LISTEN, quiet).await?;
     // The agent may have left by itself.
     let left_by_us = !rows.call.state.is_terminal() && !rows.left_by_the_person();
-    end::end(app, &request.caller, id, "diagnosis").await?;
+    end::end(app, &request.caller.name, id, "diagnosis").await?;
     let left = Instant::now();
     // The Passthru may tell of the end first; the counters come from the edge.
     let counted = |rows: &Rows| rows.sessions.iter().all(Session::is_counted);
@@ -274,6 +275,7 @@ async fn ask(app: &App, call: &Call) -> End {
             .open_for_call(&mut conn, call.account_id, call.phone_id)
             .await?;
         drop(conn);
+        turn(app, AccountId(call.account_id)).await?;
         Ok::<_, Error>(app.exotel.call(&opened, sid).await)
     };
     match asked.await {

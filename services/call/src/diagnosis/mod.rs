@@ -6,7 +6,7 @@ mod check;
 mod probe;
 mod variants;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use callbridge_proto::id::{AccountId, CallId, PhoneId};
 use diesel_async::AsyncPgConnection;
@@ -15,7 +15,10 @@ use exotel::{
     rest::{Credentials, Endpoint, Ownership, RestError},
 };
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 
 pub use check::{Check, Outcome};
 pub use variants::{Callback, Encoding, KeyCase, Query, Variants};
@@ -25,22 +28,26 @@ use crate::{
     directory::account,
     error::Error,
     store::{
-        accounts,
+        accounts, calls,
         phones::{self, Phone},
+        rates::{self, Kind},
     },
+    toll::Dialler,
     vault::Opened,
 };
 
 /// On the metadata of a diagnosis's call. The agent sees it too.
 const MARK: &str = "callbridge_diagnosis";
+/// A question to Exotel waits for its turn no longer than this: the account's reads are a fifth of its rate.
+const TURN: Duration = Duration::from_mins(1);
 /// Parts that wait for a slow client; there are no more in all.
 const PARTS: usize = 16;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The name of the API key.
-    pub caller: String,
+    /// Who asks.
+    pub caller: Dialler,
     /// Which phone.
     pub phone: PhoneId,
     /// Whom to call.
@@ -144,7 +151,10 @@ impl Diagnosis<'_> {
         self.tell(check::edge(&edge)).await;
 
         let streams = match &opened {
-            Some(opened) if usable => Some(app.exotel.active_streams(opened).await),
+            Some(opened) if usable => {
+                turn(app, account).await?;
+                Some(app.exotel.active_streams(opened).await)
+            }
             _ => None,
         };
         self.tell([check::streaming(streams.as_ref())]).await;
@@ -196,6 +206,29 @@ async fn ready(conn: &mut AsyncPgConnection, app: &App, phone: &Phone) -> Result
     })
 }
 
+/// Waits for one turn of the account's reads, as whatever else asks Exotel about calls does.
+async fn turn(app: &App, account: AccountId) -> Result<(), Error> {
+    let until = Instant::now() + TURN;
+    loop {
+        let mut conn = app.db.conn().await?;
+        let per_minute = accounts::find(&mut conn, account)
+            .await?
+            .ok_or_else(|| Error::internal("a phone without its account"))?
+            .calls_per_minute;
+        let taken = rates::take(&mut conn, account, Kind::Read, Kind::Read.pause(per_minute)).await?;
+        let Err(due) = taken else { return Ok(()) };
+        let now = calls::database_now(&conn).await?;
+        drop(conn);
+        let wait = (due - now).to_std().unwrap_or_default();
+        if Instant::now() + wait > until {
+            return Err(Error::unavailable(
+                "the account's questions to Exotel are all taken for the next minute: try again later",
+            ));
+        }
+        sleep(wait).await;
+    }
+}
+
 /// Asks Exotel with the phone's credentials, and where they are refused also the other clusters.
 async fn look_at_account(
     app: &App,
@@ -217,6 +250,8 @@ async fn look_at_account(
     };
     let number = PhoneNumber::parse(&phone.number)
         .map_err(|error| Error::internal_from("a stored number cannot be read", error))?;
+    let account = AccountId(phone.account_id);
+    turn(app, account).await?;
     let exophones = match app.exotel.owns_number(&opened, &number).await {
         Ok(Ownership::Owned) => check::Exophones::Owned,
         Ok(Ownership::NotOwned) => check::Exophones::NotOwned,
@@ -225,7 +260,7 @@ async fn look_at_account(
         Err(error) => check::Exophones::Refused(account::problem(&error)),
     };
     let elsewhere = if exophones == check::Exophones::BadCredentials {
-        elsewhere(app, &opened, &number).await
+        elsewhere(app, account, &opened, &number).await?
     } else {
         None
     };
@@ -239,17 +274,26 @@ async fn look_at_account(
 }
 
 /// The cluster that takes the key, if another one does. Only Exotel's own hosts are asked.
-async fn elsewhere(app: &App, opened: &Opened, number: &PhoneNumber) -> Option<&'static str> {
-    for host in Endpoint::parse(&opened.subdomain).ok()?.other_clusters() {
+async fn elsewhere(
+    app: &App,
+    account: AccountId,
+    opened: &Opened,
+    number: &PhoneNumber,
+) -> Result<Option<&'static str>, Error> {
+    let Ok(endpoint) = Endpoint::parse(&opened.subdomain) else {
+        return Ok(None);
+    };
+    for host in endpoint.other_clusters() {
+        turn(app, account).await?;
         let there = Credentials {
             subdomain: host.to_owned(),
             ..opened.credentials.clone()
         };
         if let Ok(Ownership::Owned | Ownership::NotOwned) = app.exotel.owns_number(&there, number).await {
-            return Some(host);
+            return Ok(Some(host));
         }
     }
-    None
+    Ok(None)
 }
 
 /// Reads off the call's rows what the account showed, and keeps it on the phone.

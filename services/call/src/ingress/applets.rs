@@ -5,7 +5,8 @@ use std::sync::Arc;
 use callbridge_proto::id::{AgentId, CallId};
 use data_encoding::HEXLOWER;
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
-use tracing::Instrument as _;
+use exotel::PhoneNumber;
+use tracing::{Instrument as _, warn};
 
 use super::{
     inbound,
@@ -20,6 +21,7 @@ use crate::{
         calls::Call,
         phones::{self, Gather, Phone},
     },
+    toll::Limits,
     trace,
 };
 
@@ -177,13 +179,24 @@ fn default_gather() -> Gather {
 pub async fn transfer(app: &Arc<App>, applet: &Applet) -> Result<Transfer, Error> {
     let subject = ask(app, applet, "transfer").await?;
     let named = subject.call.as_ref().and_then(|call| call.transfer_to.clone());
-    let numbers = match (named, &subject.phone) {
+    let wanted = match (named, &subject.phone) {
         (Some(number), _) => vec![number],
         (None, Some(phone)) => phone
             .transfer_numbers()
             .map_err(|error| Error::internal_from("a phone's transfer numbers cannot be read", error))?,
         (None, None) => Vec::new(),
     };
+    // The setting may be narrower by now than when they were written down (F126).
+    let allowed = |number: &String| {
+        PhoneNumber::parse(number).is_ok_and(|number| app.config.toll.allow(&Limits::default(), &number).is_ok())
+    };
+    let (numbers, refused): (Vec<String>, Vec<String>) = wanted.into_iter().partition(allowed);
+    if !refused.is_empty() {
+        warn!(
+            numbers = refused.len(),
+            "numbers of a transfer are not in DIAL_ALLOWED_PREFIXES and are left out"
+        );
+    }
     let outgoing_number = match (&subject.call, &subject.phone) {
         (Some(call), _) => call.exophone.clone(),
         (None, Some(phone)) => phone.number.clone(),

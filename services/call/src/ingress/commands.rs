@@ -23,6 +23,7 @@ use crate::{
         commands::{self, NewCommand},
         sessions,
     },
+    toll::{Dialler, Prefixes},
     trace,
 };
 
@@ -71,6 +72,31 @@ pub async fn send(app: &Arc<App>, call: CallId, action: Action) -> Result<Comman
     Ok(queued.id)
 }
 
+/// The same for a transfer, which has somebody rung and counts among the caller's calls of the day.
+///
+/// # Errors
+/// As [`send`], and Exhausted (`DAILY_CALLS_SPENT`).
+pub async fn transfer(app: &Arc<App>, dialler: &Dialler, call: CallId, leave: Leave) -> Result<CommandId, Error> {
+    let mut conn = app.db.reserved().await?;
+    let queued = conn
+        .transaction::<_, Error, _>(async |conn| {
+            let (row, now) = calls::lock(conn, call)
+                .await?
+                .ok_or_else(|| Error::not_found("call", call))?;
+            trace::follow(&row);
+            let queued = queue(conn, app, row, now, Action::Leave(leave), "api").await?;
+            if !dialler.count(conn, &app.config.toll).await? {
+                return Err(dialler.spent(&app.config.toll));
+            }
+            Ok(queued)
+        })
+        .instrument(trace::finding("send_command"))
+        .await?;
+    queued.wake(app);
+    app.hub.committed(call);
+    Ok(queued.id)
+}
+
 /// As [`send`], for a row that the caller locked in this transaction.
 ///
 /// # Errors
@@ -99,7 +125,7 @@ pub async fn queue(
     let note = Note::from(source).with("command_id", id.to_string());
     let (kind, note) = match &action {
         Action::Leave(leave) => {
-            let (change, note) = leaving(leave, note);
+            let (change, note) = leaving(&app.config.toll.prefixes, leave, note);
             ("leave_requested", note.changing(change))
         }
         Action::Message(_) => ("agent_message", note),
@@ -131,8 +157,9 @@ pub async fn queue(
     })
 }
 
-/// What a leave means for the rest of the call's flow: the columns to set, and the facts for the timeline.
-pub fn leaving(leave: &Leave, note: Note) -> (Change, Note) {
+/// What a leave means for the rest of the call's flow: the columns to set, and the facts for the timeline. Whom the prefixes do not
+/// allow is not dialled next, whoever names the number (F126).
+pub fn leaving(prefixes: &Prefixes, leave: &Leave, note: Note) -> (Change, Note) {
     let mut note = note;
     let reason = word(&leave.reason);
     if !reason.is_empty() {
@@ -146,10 +173,16 @@ pub fn leaving(leave: &Leave, note: Note) -> (Change, Note) {
             let target = if leave.transfer_to.is_empty() {
                 None
             } else {
-                PhoneNumber::parse(&leave.transfer_to).ok().or_else(|| {
-                    note.data.insert("transfer_to".to_owned(), "unreadable".into());
-                    None
-                })
+                let number = PhoneNumber::parse(&leave.transfer_to);
+                let problem = match &number {
+                    Err(_) => Some("unreadable"),
+                    Ok(number) if prefixes.allow(number).is_err() => Some("not_allowed"),
+                    Ok(_) => None,
+                };
+                if let Some(problem) = problem {
+                    note.data.insert("transfer_to".to_owned(), problem.into());
+                }
+                number.ok().filter(|_| problem.is_none())
             };
             if let Some(number) = &target {
                 note = note.with("transfer_to", number.to_string());
@@ -216,7 +249,12 @@ mod tests {
 
     #[test]
     fn going_on_sets_the_branch_and_whom_to_dial() {
-        let (change, note) = leaving(&leave(LeaveAction::ContinueFlow, "09812345678"), Note::from("agent"));
+        let india = Prefixes::parse("+91").unwrap();
+        let (change, note) = leaving(
+            &india,
+            &leave(LeaveAction::ContinueFlow, "09812345678"),
+            Note::from("agent"),
+        );
         assert_eq!(change.transfer_to, Some(Some("+919812345678".to_owned())));
         assert_eq!(change.branch_b, Some(true));
         assert_eq!(note.data["transfer_to"], "+91******5678");
@@ -224,15 +262,19 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_number_dials_nobody() {
-        let (change, note) = leaving(&leave(LeaveAction::ContinueFlow, "+12"), Note::from("agent"));
-        assert_eq!(change.transfer_to, Some(None));
-        assert_eq!(note.data["transfer_to"], "unreadable");
+    fn an_unreadable_number_dials_nobody_and_nor_does_a_foreign_one() {
+        let india = Prefixes::parse("+91").unwrap();
+        for (number, told) in [("+12", "unreadable"), ("+442079460123", "not_allowed")] {
+            let (change, note) = leaving(&india, &leave(LeaveAction::ContinueFlow, number), Note::from("agent"));
+            assert_eq!(change.transfer_to, Some(None));
+            assert_eq!(note.data["transfer_to"], told);
+        }
     }
 
     #[test]
     fn hanging_up_leaves_the_flow_alone() {
-        let (change, note) = leaving(&leave(LeaveAction::HangUp, "09812345678"), Note::from("agent"));
+        let india = Prefixes::parse("+91").unwrap();
+        let (change, note) = leaving(&india, &leave(LeaveAction::HangUp, "09812345678"), Note::from("agent"));
         assert!(change == Change::default());
         assert_eq!(note.data["action"], "hang_up");
         assert_eq!(note.data["reason"], "done");

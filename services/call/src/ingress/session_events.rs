@@ -26,6 +26,7 @@ use crate::{
         sessions::Session,
         transcripts::{self, Piece},
     },
+    toll::Prefixes,
     trace,
 };
 
@@ -50,7 +51,9 @@ pub async fn apply(app: &Arc<App>, edge: EdgeId, session: MediaSessionId, event:
     };
     let call = found.call_id();
     let result = conn
-        .transaction::<_, Error, _>(async |conn| apply_locked(conn, call, edge, session, event).await)
+        .transaction::<_, Error, _>(async |conn| {
+            apply_locked(conn, &app.config.toll.prefixes, call, edge, session, event).await
+        })
         .instrument(trace::finding("session_event"))
         .await;
     match result {
@@ -68,6 +71,7 @@ pub async fn apply(app: &Arc<App>, edge: EdgeId, session: MediaSessionId, event:
 /// True when the call's row has changed.
 async fn apply_locked(
     conn: &mut AsyncPgConnection,
+    prefixes: &Prefixes,
     call: CallId,
     edge: EdgeId,
     session: MediaSessionId,
@@ -127,7 +131,7 @@ async fn apply_locked(
                 .with("interrupted", greeting.interrupted.to_string()),
         ),
         Some(session_event::Event::Leave(leave)) => {
-            let (change, noted) = leaving(leave, note("agent"));
+            let (change, noted) = leaving(prefixes, leave, note("agent"));
             // Known before the audio has ended: Exotel's word on the call may be quicker than that.
             let left = (leave.action() == LeaveAction::HangUp).then_some(Event::MediaEnded { at, by: Party::Agent });
             let noted = noted.changing(change);

@@ -17,7 +17,10 @@ use tokio::time::{Instant, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{auth::Principal, page, view};
+use super::{
+    auth::{Caller, Principal},
+    page, view,
+};
 use crate::{
     app::App,
     calls::{
@@ -68,7 +71,7 @@ impl CallService for Service {
 
     async fn place_call(&self, request: Request<api::PlaceCallRequest>) -> Answer<api::PlaceCallResponse> {
         let until = patience(request.metadata());
-        let caller = Principal::of(&request)?.name;
+        let caller = Caller::of(&request)?.dialler();
         let body = request.into_inner();
         let wait_for = wait_for(body.wait_for)?;
         let order = checked(body)?;
@@ -168,16 +171,18 @@ impl CallService for Service {
     }
 
     async fn transfer_call(&self, request: Request<api::TransferCallRequest>) -> Answer<api::TransferCallResponse> {
+        let caller = Caller::of(&request)?.dialler();
         let request = request.into_inner();
         let call = find(&self.0, &request.call_id).await?;
         let to = PhoneNumber::parse(&request.to).map_err(|error| Error::invalid("to", error.to_string()))?;
+        self.0.config.toll.allow(&caller.limits, &to)?;
         let leave = Leave {
             action: LeaveAction::ContinueFlow.into(),
             transfer_to: to.expose().to_owned(),
             reason: short_text("reason", request.reason)?,
             ..Leave::default()
         };
-        let command = commands::send(&self.0, call.id(), command::Action::Leave(leave)).await?;
+        let command = commands::transfer(&self.0, &caller, call.id(), leave).await?;
         Ok(Response::new(api::TransferCallResponse {
             command_id: command.to_string(),
         }))

@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    auth::Principal,
+    auth::{Caller, Principal},
     call::{BoxStream, given, instant, short_text},
     id, page,
 };
@@ -93,7 +93,7 @@ impl CampaignService for Service {
         let id: CampaignId = id("campaign_id", &request.get_ref().campaign_id)?;
         let whole = control::get(&self.0, id).await?;
         let mut conn = self.0.db.conn().await.map_err(Error::from)?;
-        let progress = progress::of(&mut conn, &whole.campaign).await?;
+        let progress = progress::of(&mut conn, &self.0, &whole.campaign).await?;
         let history = campaigns::history(&mut conn, id, HISTORY).await.map_err(Error::from)?;
         Ok(Response::new(api::GetCampaignResponse {
             campaign: Some(shown::campaign(&whole)?),
@@ -177,7 +177,7 @@ impl CampaignService for Service {
         &self,
         request: Request<Streaming<api::AddContactsRequest>>,
     ) -> Answer<api::AddContactsResponse> {
-        let caller = Principal::of(&request)?.name;
+        let caller = Caller::of(&request)?.dialler();
         let mut stream = request.into_inner();
         let mut stopping = pin!(self.0.tasks.stopping());
         let mut importing = None;

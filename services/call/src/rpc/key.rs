@@ -25,7 +25,7 @@ type Answer<T> = Result<Response<T>, Status>;
 impl KeyService for Service {
     async fn create_key(&self, request: Request<api::CreateKeyRequest>) -> Answer<api::CreateKeyResponse> {
         let caller = Caller::of(&request)?;
-        let new = New::read(&caller, self.0.clock.now(), request.get_ref())?;
+        let new = New::read(&caller, self.0.clock.now(), &self.0.config.toll, request.get_ref())?;
         let (key, presented) = keys::create(&self.0, &caller, new).await?;
         Ok(Response::new(api::CreateKeyResponse {
             key: Some(shown(key)),
@@ -61,6 +61,13 @@ fn shown(key: ApiKey) -> api::Key {
         last_used_at: key.last_used_at.map(timestamp),
         revoked_at: key.revoked_at.map(timestamp),
         revoked_by: key.revoked_by.unwrap_or_default(),
+        dial_prefixes: key
+            .dial_prefixes
+            .iter()
+            .flat_map(|list| list.split(','))
+            .map(str::to_owned)
+            .collect(),
+        daily_calls: key.daily_calls.unwrap_or_default(),
         name: key.name,
     }
 }

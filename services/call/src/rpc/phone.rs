@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     account::checked,
-    auth::Principal,
+    auth::{Caller, Scope},
     call::{BoxStream, short_text},
     id,
     view::timestamp,
@@ -24,6 +24,7 @@ use crate::{
     directory::phone::{self, New, View, audio},
     error::{Error, Violations},
     store::phones::{DialMode, Gather},
+    toll::Dialler,
 };
 
 /// The service.
@@ -34,6 +35,7 @@ type Answer<T> = Result<Response<T>, Status>;
 #[tonic::async_trait]
 impl PhoneService for Service {
     async fn create_phone(&self, request: Request<api::CreatePhoneRequest>) -> Answer<api::CreatePhoneResponse> {
+        self.may_be_dialled(&Caller::of(&request)?, &request.get_ref().transfer_numbers)?;
         let new = New::read(request.get_ref())?;
         let view = phone::create(&self.0, new).await?;
         Ok(Response::new(api::CreatePhoneResponse {
@@ -59,6 +61,12 @@ impl PhoneService for Service {
     }
 
     async fn update_phone(&self, request: Request<api::UpdatePhoneRequest>) -> Answer<api::UpdatePhoneResponse> {
+        let numbers = request
+            .get_ref()
+            .phone
+            .as_ref()
+            .map(|phone| phone.transfer_numbers.as_slice());
+        self.may_be_dialled(&Caller::of(&request)?, numbers.unwrap_or_default())?;
         let view = phone::update(&self.0, request.get_ref()).await?;
         Ok(Response::new(api::UpdatePhoneResponse {
             phone: Some(shown(view)?),
@@ -91,8 +99,18 @@ impl PhoneService for Service {
     type DiagnoseStream = BoxStream<api::DiagnoseResponse>;
 
     async fn diagnose(&self, request: Request<api::DiagnoseRequest>) -> Answer<Self::DiagnoseStream> {
-        let caller = Principal::of(&request)?.name.to_string();
-        let wanted = diagnosis_wanted(caller, request.into_inner())?;
+        let caller = Caller::of(&request)?;
+        // Whom it calls hears it ring, as with PlaceCall.
+        if !request.get_ref().call.trim().is_empty() && !caller.may(Scope::CallsWrite) {
+            return Err(Error::Forbidden {
+                scope: Scope::CallsWrite.word(),
+            }
+            .into());
+        }
+        let wanted = diagnosis_wanted(caller.dialler(), request.into_inner())?;
+        if let Some(to) = &wanted.call {
+            self.0.config.toll.allow(&wanted.caller.limits, to)?;
+        }
         let parts = diagnosis::start(&self.0, wanted).await?;
         let stream = ReceiverStream::new(parts).map(|part| {
             let message = match part? {
@@ -113,6 +131,17 @@ impl PhoneService for Service {
         Ok(Response::new(api::VerifyCredentialsResponse {
             check: Some(checked(check)),
         }))
+    }
+}
+
+impl Service {
+    /// Whether all numbers that calls may be handed to may be dialled; those that are none are told of elsewhere.
+    fn may_be_dialled(&self, caller: &Caller, numbers: &[String]) -> Result<(), Error> {
+        let limits = caller.limits();
+        numbers
+            .iter()
+            .filter_map(|number| PhoneNumber::parse(number).ok())
+            .try_for_each(|number| self.0.config.toll.allow(&limits, &number))
     }
 }
 
@@ -165,7 +194,7 @@ fn shown(view: View) -> Result<api::Phone, Error> {
     })
 }
 
-fn diagnosis_wanted(caller: String, request: api::DiagnoseRequest) -> Result<diagnosis::Request, Error> {
+fn diagnosis_wanted(caller: Dialler, request: api::DiagnoseRequest) -> Result<diagnosis::Request, Error> {
     let mut wrong = Violations::new();
     let phone = wrong.check("phone_id", request.phone_id.parse());
     let call = if request.call.trim().is_empty() {

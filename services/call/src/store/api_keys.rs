@@ -27,6 +27,8 @@ pub struct ApiKey {
     pub last_used_at: Option<DateTime<Utc>>,
     pub revoked_at: Option<DateTime<Utc>>,
     pub revoked_by: Option<String>,
+    pub dial_prefixes: Option<String>,
+    pub daily_calls: Option<i32>,
 }
 
 impl ApiKey {
@@ -48,6 +50,8 @@ pub struct NewApiKey {
     pub created_by: String,
     pub created_with: Option<Uuid>,
     pub expires_at: Option<DateTime<Utc>>,
+    pub dial_prefixes: Option<String>,
+    pub daily_calls: Option<i32>,
 }
 
 /// Keeps others from adding keys until the transaction ends, so that they can be counted.

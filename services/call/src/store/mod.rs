@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod agents;
 pub mod api_keys;
+pub mod caller_days;
 pub mod calls;
 pub mod campaigns;
 pub mod commands;

@@ -16,8 +16,12 @@ table! {
     api_keys (id) {
         id -> Uuid, name -> Text, sha256 -> Bytea, scopes -> Text, created_at -> Timestamptz, created_by -> Text,
         created_with -> Nullable<Uuid>, expires_at -> Nullable<Timestamptz>, last_used_at -> Nullable<Timestamptz>,
-        revoked_at -> Nullable<Timestamptz>, revoked_by -> Nullable<Text>,
+        revoked_at -> Nullable<Timestamptz>, revoked_by -> Nullable<Text>, dial_prefixes -> Nullable<Text>,
+        daily_calls -> Nullable<Int4>,
     }
+}
+table! {
+    caller_days (caller, day) { caller -> Text, day -> Date, calls -> Int8, }
 }
 table! {
     rates (account_id, kind) { account_id -> Uuid, kind -> Text, next_at -> Timestamptz, }
@@ -192,6 +196,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     api_keys,
     call_commands,
     call_events,
+    caller_days,
     calls,
     campaign_counts,
     campaign_deltas,

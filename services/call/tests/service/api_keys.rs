@@ -3,8 +3,10 @@
 use callbridge_proto::{
     access::v1::{self as api, key_service_client::KeyServiceClient},
     call::v1::{WatchCallsRequest, call_service_client::CallServiceClient},
-    directory::v1::ListAccountsRequest,
-    directory::v1::account_service_client::AccountServiceClient,
+    directory::v1::{
+        DiagnoseRequest, ListAccountsRequest, account_service_client::AccountServiceClient,
+        phone_service_client::PhoneServiceClient,
+    },
 };
 use tokio::time::timeout;
 use tonic::{Code, Request, Status, metadata::MetadataMap, transport::Channel};
@@ -67,7 +69,7 @@ fn request(scopes: &[&str]) -> api::CreateKeyRequest {
     api::CreateKeyRequest {
         name: "crm".to_owned(),
         scopes: scopes.iter().map(ToString::to_string).collect(),
-        expires_at: None,
+        ..api::CreateKeyRequest::default()
     }
 }
 
@@ -316,6 +318,85 @@ async fn a_use_is_noted_now_and_then() {
     }
     assert_eq!(version().await, before);
     assert_eq!(list(&mut keys).await, Some(first));
+    service.stop().await;
+}
+
+/// F101: a diagnosis that calls somebody takes what PlaceCall takes, too.
+#[tokio::test]
+async fn a_diagnosis_that_calls_needs_both_scopes() {
+    let service = start().await;
+    let mut root = client(&service, KEYS);
+    for (scopes, call, expected) in [
+        (&["credentials.write"][..], "", (Code::NotFound, "NOT_FOUND")),
+        (
+            &["credentials.write"],
+            "+919812345678",
+            (Code::PermissionDenied, "SCOPE_MISSING"),
+        ),
+        (
+            &["credentials.write"],
+            "  \t+919812345678",
+            (Code::PermissionDenied, "SCOPE_MISSING"),
+        ),
+        (
+            &["calls.write"],
+            "+919812345678",
+            (Code::PermissionDenied, "SCOPE_MISSING"),
+        ),
+        (
+            &["credentials.write", "calls.write"],
+            "+919812345678",
+            (Code::NotFound, "NOT_FOUND"),
+        ),
+        (
+            &["credentials.write", "calls.write"],
+            "+442079460123",
+            (Code::PermissionDenied, "DESTINATION_NOT_ALLOWED"),
+        ),
+    ] {
+        let key = Minted::make(&mut root, scopes).await;
+        let mut phones = PhoneServiceClient::with_interceptor(service.channel.clone(), Shows(key.shown));
+        let request = DiagnoseRequest {
+            phone_id: format!("phone_{}", "0".repeat(32)),
+            call: call.to_owned(),
+            ..Default::default()
+        };
+        let refused = phones.diagnose(request).await.unwrap_err();
+        assert_eq!(
+            (refused.code(), reason(&refused).as_str()),
+            expected,
+            "{scopes:?} {call}"
+        );
+    }
+    service.stop().await;
+}
+
+/// F101: all keys that work are in every replica's memory, so they have an end.
+#[tokio::test]
+async fn there_are_a_thousand_keys_at_most() {
+    let service = start().await;
+    let mut root = client(&service, KEYS);
+    let kept = Minted::make(&mut root, &["calls.read"]).await;
+    let db = database(&service.url).await;
+    db.batch_execute(
+        "INSERT INTO api_keys (id, name, sha256, scopes, created_by)
+        SELECT gen_random_uuid(), 'many', sha256(n::text::bytea), 'calls.read', 'test' FROM generate_series(1, 998) AS n",
+    )
+    .await
+    .unwrap();
+    let last = Minted::make(&mut root, &["calls.read"]).await;
+    let refused = root.create_key(request(&["calls.read"])).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::ResourceExhausted, "TOO_MANY_KEYS")
+    );
+    for works in [&kept.shown, &last.shown] {
+        assert_eq!(tried(&service, works).await, Code::Ok);
+    }
+    // One that is revoked makes room.
+    kept.revoke(&mut root).await;
+    Minted::make(&mut root, &["calls.read"]).await;
+    assert_eq!(tried(&service, &kept.shown).await, Code::Unauthenticated);
     service.stop().await;
 }
 

@@ -36,6 +36,7 @@ mod secrets;
 mod settling;
 mod standby;
 mod strangers;
+mod toll;
 mod tuning;
 mod waiting;
 mod watch;

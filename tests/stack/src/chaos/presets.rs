@@ -34,7 +34,7 @@ pub(super) const PATIENT_CALLS: [(&str, &str); 3] = [
 ];
 
 /// What makes windows short, so that nothing waits for real ones.
-pub(super) const SHORT: [(&str, &str); 10] = [
+pub(super) const SHORT: [(&str, &str); 11] = [
     ("SWEEP_AFTER", "2s"),
     ("SETTLE_WINDOW", "6s"),
     ("POLL_INTERVAL", "50ms"),
@@ -45,4 +45,6 @@ pub(super) const SHORT: [(&str, &str); 10] = [
     ("ATTACH_GRACE", "2s"),
     ("DRAIN_TIMEOUT", "3s"),
     ("DB_POOL_SIZE", "10"),
+    // One caller places all calls of a day in some minutes.
+    ("DIAL_DAILY_CALLS", "0"),
 ];

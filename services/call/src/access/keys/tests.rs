@@ -19,11 +19,21 @@ fn request(scopes: &[&str], expires_at: Option<Timestamp>) -> api::CreateKeyRequ
         name: "crm".to_owned(),
         scopes: scopes.iter().map(ToString::to_string).collect(),
         expires_at,
+        ..api::CreateKeyRequest::default()
     }
 }
 
 /// A caller with a key of the database.
 async fn caller(scopes: &str, expires_at: Option<DateTime<Utc>>) -> Caller {
+    limited(scopes, expires_at, (None, None)).await
+}
+
+/// The same with what it may dial.
+async fn limited(
+    scopes: &str,
+    expires_at: Option<DateTime<Utc>>,
+    (prefixes, daily_calls): (Option<&str>, Option<i32>),
+) -> Caller {
     let id = KeyId(uuid::Uuid::from_u128(1));
     let shown = presented(id).unwrap();
     let row = ApiKey {
@@ -38,12 +48,22 @@ async fn caller(scopes: &str, expires_at: Option<DateTime<Utc>>) -> Caller {
         last_used_at: None,
         revoked_at: None,
         revoked_by: None,
+        dial_prefixes: prefixes.map(str::to_owned),
+        daily_calls,
     };
     let listed = Listed::new(Duration::from_secs(30));
     listed.replace(&[row], listed.turn().await);
     match listed.find(shown.expose_secret()) {
         Found::Key(key) => key.into(),
         _ => panic!("what is made is recognised"),
+    }
+}
+
+fn rules(daily_calls: Option<i32>) -> Rules {
+    Rules {
+        prefixes: Prefixes::parse("+91,+971").unwrap(),
+        daily_calls,
+        alarms: crate::toll::Thresholds::default(),
     }
 }
 
@@ -74,7 +94,7 @@ async fn a_key_is_worth_no_more_than_the_one_it_is_made_with() {
         (&["all", "calls.read", ""], "scopes[0] scopes[2]"),
     ] {
         assert_eq!(
-            refusal(New::read(&endless, now(), &request(scopes, None))),
+            refusal(New::read(&endless, now(), &rules(None), &request(scopes, None))),
             expected,
             "{scopes:?}"
         );
@@ -97,13 +117,53 @@ async fn a_key_is_worth_no_more_than_the_one_it_is_made_with() {
         ),
         (Some(Timestamp { seconds: 1, nanos: -1 }), "expires_at"),
     ] {
-        let read = New::read(&ends, now(), &request(&["keys.write"], expires_at));
+        let read = New::read(&ends, now(), &rules(None), &request(&["keys.write"], expires_at));
         assert_eq!(refusal(read), expected, "{expires_at:?}");
     }
     let mut unnamed = request(&["keys.write"], Some(at(1)));
     for name in ["", "a b", "a:b", "a,b", &"x".repeat(65)] {
         name.clone_into(&mut unnamed.name);
-        assert_eq!(refusal(New::read(&ends, now(), &unnamed)), "name");
+        assert_eq!(refusal(New::read(&ends, now(), &rules(None), &unnamed)), "name");
+    }
+}
+
+/// F126: nor in whom they may call, and how often. The settings bind those of `API_KEYS` alone.
+#[tokio::test]
+async fn a_key_dials_no_more_than_the_one_it_is_made_with() {
+    const MORE: &str = "DIALS_MORE_THAN_ITS_MAKER";
+    let root = Caller::from_settings("root", vec![Scope::KeysWrite]);
+    let default = caller("keys.write", None).await;
+    let narrow = limited("keys.write", None, (Some("+9198,+97150"), Some(10))).await;
+    let unreadable = limited("keys.write", None, (Some("of a later release"), None)).await;
+    for (maker, cap, prefixes, daily_calls, expected) in [
+        (&root, Some(100), &[][..], 0, "none"),
+        (&root, Some(100), &["+91", "+97150"], 1_000, "none"),
+        (&root, None, &["+44"], 0, "dial_prefixes"),
+        (&root, None, &["+9"], 0, "dial_prefixes"),
+        (&root, None, &["+"], 0, "dial_prefixes"),
+        (&root, None, &["91"], 0, "dial_prefixes"),
+        (&root, None, &[], -1, "daily_calls"),
+        (&root, None, &[], 10_000_001, "daily_calls"),
+        (&default, Some(100), &[], 0, "none"),
+        (&default, Some(100), &[], 100, "none"),
+        (&default, Some(100), &[], 101, MORE),
+        (&default, None, &[], 101, "none"),
+        (&narrow, Some(100), &[], 10, MORE),
+        (&narrow, Some(100), &["+91"], 10, MORE),
+        (&narrow, Some(100), &["+9198", "+971"], 10, MORE),
+        (&narrow, Some(100), &["+9198", "+971501"], 10, "none"),
+        (&narrow, Some(100), &["+9198"], 0, MORE),
+        (&narrow, Some(100), &["+9198"], 11, MORE),
+        (&narrow, Some(5), &["+9198"], 0, "none"),
+        (&unreadable, None, &["+9198"], 0, MORE),
+    ] {
+        let request = api::CreateKeyRequest {
+            dial_prefixes: prefixes.iter().map(ToString::to_string).collect(),
+            daily_calls,
+            ..request(&["keys.write"], None)
+        };
+        let read = New::read(maker, now(), &rules(cap), &request);
+        assert_eq!(refusal(read), expected, "{prefixes:?} {daily_calls} {cap:?}");
     }
 }
 

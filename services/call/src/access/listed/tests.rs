@@ -23,6 +23,8 @@ fn row(id: u128, shown: &str, scopes: &str) -> ApiKey {
         last_used_at: None,
         revoked_at: None,
         revoked_by: None,
+        dial_prefixes: None,
+        daily_calls: None,
     }
 }
 

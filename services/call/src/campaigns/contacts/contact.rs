@@ -45,6 +45,8 @@ pub enum Fault {
     NumberLength,
     /// No such number in its country's plan.
     NumberPlan,
+    /// The number is none that may be called (F126).
+    NumberNotAllowed,
     /// No IANA zone.
     ZoneUnknown,
     /// A name or a value is too long or has a NUL, or they are too many.
@@ -53,7 +55,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every one.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::LineTooLong,
         Self::QuoteNotClosed,
         Self::CellCount,
@@ -62,6 +64,7 @@ impl Fault {
         Self::NumberCharacters,
         Self::NumberLength,
         Self::NumberPlan,
+        Self::NumberNotAllowed,
         Self::ZoneUnknown,
         Self::Variable,
     ];
@@ -77,6 +80,7 @@ impl Fault {
             Self::NumberCharacters => "number_characters",
             Self::NumberLength => "number_length",
             Self::NumberPlan => "number_plan",
+            Self::NumberNotAllowed => "number_not_allowed",
             Self::ZoneUnknown => "zone_unknown",
             Self::Variable => "variable",
         }
@@ -93,6 +97,9 @@ impl Fault {
             Self::NumberCharacters => "a phone number of digits, such as +919812345678 or 09812345678",
             Self::NumberLength => "a phone number with the digits that its country's numbers have",
             Self::NumberPlan => "a phone number of its country's numbering plan",
+            Self::NumberNotAllowed => {
+                "a number that DIAL_ALLOWED_PREFIXES, and the dial_prefixes of the key that sends it, allow"
+            }
             Self::ZoneUnknown => "an IANA name such as Asia/Kolkata",
             Self::Variable => {
                 "at most 32 variables, with names of 1 to 64 and values of at most 1,024 characters, without NUL, 8 KiB in all"

@@ -19,13 +19,15 @@ use crate::{
         self, Campaign,
         imports::{self, Batch, Import, WhenDuplicate},
     },
+    toll::Dialler,
 };
 
 /// Begins an import, or goes on with it.
 ///
 /// # Errors
 /// `NotFound`, Precondition (`CAMPAIGN_OVER`), `AlreadyExists` (`IMPORT_KEY_REUSED`), Exhausted (`TOO_MANY_IMPORTS`).
-pub async fn begin(app: &Arc<App>, caller: &str, header: Header) -> Result<Begun, Error> {
+pub async fn begin(app: &Arc<App>, dialler: &Dialler, header: Header) -> Result<Begun, Error> {
+    let caller = &*dialler.name;
     let permit = Arc::clone(&app.import_permits).try_acquire_owned().map_err(|_| {
         Error::exhausted(
             "TOO_MANY_IMPORTS",
@@ -66,7 +68,7 @@ pub async fn begin(app: &Arc<App>, caller: &str, header: Header) -> Result<Begun
     app.tasks.spawn(drive);
     Ok(Begun::Goes(Box::new(Importing {
         app: Arc::clone(app),
-        caller: caller.to_owned(),
+        dialler: dialler.clone(),
         form: Form::Unknown,
         rows: Vec::new(),
         copy: copy::Rows::default(),

@@ -52,7 +52,7 @@ impl Importing {
             let row = campaigns::lock(conn, campaign)
                 .await?
                 .ok_or_else(|| Error::not_found("campaign", campaign))?;
-            let row = has_contacts(conn, &self.caller, row).await?;
+            let row = has_contacts(conn, &self.dialler.name, row).await?;
             if imports::finish(conn, campaign, &self.header.key).await? {
                 let data = json!({
                     "accepted": import.accepted.to_string(),
@@ -60,7 +60,7 @@ impl Importing {
                     "rejected": import.rejected.to_string(),
                 });
                 let none = Standing::default();
-                campaigns::change(conn, &row, None, &none, "contacts_added", &self.caller, data).await?;
+                campaigns::change(conn, &row, None, &none, "contacts_added", &self.dialler.name, data).await?;
             }
             Ok(())
         })

@@ -7,7 +7,11 @@ use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
 use super::methods::Scope;
-use crate::{access::listed, error::Error};
+use crate::{
+    access::listed,
+    error::Error,
+    toll::{Dialler, Limits},
+};
 
 /// Who calls: the name of an API key or of a certificate. In the request's extensions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,6 +48,11 @@ impl Caller {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn from_settings(name: &str, scopes: Vec<Scope>) -> Self {
+        Self::new(name.into(), scopes)
+    }
+
     /// The caller of a request.
     ///
     /// # Errors
@@ -67,6 +76,19 @@ impl Caller {
     /// When that key ends by itself.
     pub fn expires_at(&self) -> Option<DateTime<Utc>> {
         self.key.as_ref()?.expires_at
+    }
+
+    /// What that key may dial; those of `API_KEYS` and certificates have no limits of their own.
+    pub fn limits(&self) -> Limits {
+        self.key.as_ref().map(|key| key.limits.clone()).unwrap_or_default()
+    }
+
+    /// The caller as the one who has somebody called.
+    pub fn dialler(&self) -> Dialler {
+        Dialler {
+            name: Arc::clone(&self.principal.name),
+            limits: self.limits(),
+        }
     }
 
     /// Cancelled when that key does not work any more.

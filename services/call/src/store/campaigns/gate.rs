@@ -17,6 +17,9 @@ pub struct Gate {
     /// Where it stands.
     #[diesel(sql_type = Text)]
     pub state: String,
+    /// Who made it.
+    #[diesel(sql_type = Text)]
+    pub caller: String,
     /// Its rules.
     #[diesel(sql_type = Jsonb)]
     pub rules: Value,
@@ -48,7 +51,7 @@ pub struct Gate {
 pub async fn lock(conn: &mut AsyncPgConnection, campaign: CampaignId, call: &Call) -> QueryResult<Option<Gate>> {
     let query = sql_query(
         "WITH held AS MATERIALIZED (
-            SELECT state, rules, max_concurrent_calls, calls_per_minute, calls_since, hook_endpoint FROM campaigns WHERE id = $1 FOR NO KEY UPDATE
+            SELECT state, caller, rules, max_concurrent_calls, calls_per_minute, calls_since, hook_endpoint FROM campaigns WHERE id = $1 FOR NO KEY UPDATE
         ) SELECT held.*, coalesce($4 < held.calls_since, false) AS changed,
             held.hook_endpoint IS NOT NULL AND coalesce($5 < clock_timestamp() - interval '30 seconds', true) AS unasked, t.next_at, k.zone, clock_timestamp() AS now
         FROM held JOIN campaign_paces t ON t.campaign_id = $1
