@@ -224,6 +224,15 @@ struct Failure {
 }
 
 impl Answer {
+    fn new(status: u16, headers: HeaderMap, body: Bytes) -> Self {
+        Self {
+            status,
+            date: server_date(&headers),
+            headers,
+            body,
+        }
+    }
+
     fn tree(&self) -> Option<serde_json::Value> {
         answer::tree(&self.body)
     }
@@ -250,9 +259,7 @@ async fn exchange(request: RequestBuilder, limit: usize) -> Result<Answer, Failu
     })?;
     let status = response.status().as_u16();
     let headers = response.headers().clone();
-    let date = headers
-        .get(DATE)
-        .and_then(|date| crate::time::parse_http_date(date.to_str().ok()?));
+    let date = server_date(&headers);
     let failure = |reason| Failure {
         reason,
         not_sent: false,
@@ -266,12 +273,13 @@ async fn exchange(request: RequestBuilder, limit: usize) -> Result<Answer, Failu
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Answer {
-        status,
-        date,
-        headers,
-        body: body.freeze(),
-    })
+    Ok(Answer::new(status, headers, body.freeze()))
+}
+
+/// When Exotel answered, by its own clock.
+fn server_date(headers: &HeaderMap) -> Option<DateTime<Utc>> {
+    let date = headers.get(DATE)?.to_str().ok()?;
+    crate::time::parse_http_date(date)
 }
 
 /// A word for an error of reqwest's. Its own text has the URL.

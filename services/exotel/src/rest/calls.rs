@@ -1,6 +1,6 @@
 //! Reading one call, and trying to end one.
 
-use super::answer::{Node, Rejection, is_sid};
+use super::answer::{Node, Rejection, is_sid, tree};
 use super::endpoint::{Endpoint, segment};
 use super::{Client, Credentials, RestError, span::Operation};
 use crate::form::Fields;
@@ -109,6 +109,12 @@ impl std::fmt::Debug for CallDetails {
 }
 
 impl CallDetails {
+    /// Reads the body of an answer about one call, JSON or XML; `server_date` is the answer's `Date`.
+    pub fn parse(body: &[u8], server_date: Option<DateTime<Utc>>) -> Option<Self> {
+        let tree = tree(body)?;
+        Self::read(Node::root(&tree).child("Call")?, server_date)
+    }
+
     pub(super) fn read(call: Node<'_>, server_date: Option<DateTime<Utc>>) -> Option<Self> {
         let caller = |name: &str| Caller::read(&call.text(name).unwrap_or_default());
         let time = |name: &str| call.text(name).and_then(|text| parse_ist(&text));
@@ -185,11 +191,7 @@ impl Client {
                 &query,
             )
             .await?;
-        let tree = answer.tree().ok_or(RestError::Unreadable("a call"))?;
-        let call = Node::root(&tree)
-            .child("Call")
-            .and_then(|call| CallDetails::read(call, answer.date));
-        call.ok_or(RestError::Unreadable("a call"))
+        CallDetails::parse(&answer.body, answer.date).ok_or(RestError::Unreadable("a call"))
     }
 
     /// Tries to end a call. Undocumented, so a refusal is an ordinary answer; wrong credentials and too many requests

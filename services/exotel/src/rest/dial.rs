@@ -6,7 +6,9 @@ use super::span::{self, Operation};
 use super::{Answer, Client, Credentials, DIAL_BODY, Failure, authorize, exchange};
 use crate::number::PhoneNumber;
 use crate::time::parse_naive;
+use bytes::Bytes;
 use chrono::{DateTime, NaiveDateTime, Utc};
+use reqwest::header::HeaderMap;
 use std::time::{Duration, Instant};
 use tracing::Instrument as _;
 
@@ -249,7 +251,11 @@ impl DialReport {
         })
     }
 
-    /// Judges a complete answer.
+    /// Judges a complete answer to a dial: its HTTP status, its headers and its whole body.
+    pub fn judge(status: u16, headers: HeaderMap, body: Bytes) -> Self {
+        Self::read(&Answer::new(status, headers, body))
+    }
+
     fn read(answer: &Answer) -> Self {
         let tree = answer.tree();
         let call = tree.as_ref().and_then(|tree| Node::root(tree).child("Call"));

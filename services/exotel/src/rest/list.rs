@@ -1,6 +1,6 @@
 //! Reading calls in bulk.
 
-use super::answer::{Node, is_sid};
+use super::answer::{Node, is_sid, tree};
 use super::calls::{CallDetails, Direction};
 use super::{Client, Credentials, RestError, span::Operation};
 use crate::number::PhoneNumber;
@@ -106,6 +106,11 @@ pub struct CallsPage {
 }
 
 impl CallsPage {
+    /// Reads the body of a list's answer, JSON or XML; `server_date` is the answer's `Date`.
+    pub fn parse(body: &[u8], server_date: Option<DateTime<Utc>>) -> Option<Self> {
+        Self::read(Node::root(&tree(body)?), server_date)
+    }
+
     fn read(root: Node<'_>, server_date: Option<DateTime<Utc>>) -> Option<Self> {
         let calls = root.list("Calls", "Call")?;
         let metadata = root.child("Metadata");
@@ -144,14 +149,12 @@ impl Client {
         let answer = self
             .get(credentials, Operation::Calls.span(credentials), &["Calls.json"], &pairs)
             .await?;
-        let tree = answer.tree().ok_or(RestError::Unreadable("a list of calls"))?;
-        CallsPage::read(Node::root(&tree), answer.date).ok_or(RestError::Unreadable("a list of calls"))
+        CallsPage::parse(&answer.body, answer.date).ok_or(RestError::Unreadable("a list of calls"))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::answer::tree;
     use super::*;
     use crate::status::ProviderStatus;
     use insta::assert_snapshot;
@@ -197,8 +200,7 @@ mod tests {
             "Details":{"ConversationDuration":21,"Leg1Status":"completed","Leg2Status":"no-answer",
             "Legs":[{"Leg":{"Id":1,"OnCallDuration":21}},{"Leg":{"Id":2,"OnCallDuration":0}}]}},
             {"Sid":null,"Status":"busy"}]}"#;
-        let tree = tree(body.as_bytes()).unwrap();
-        let page = CallsPage::read(Node::root(&tree), None).unwrap();
+        let page = CallsPage::parse(body.as_bytes(), None).unwrap();
         assert_eq!(
             (page.calls.len(), page.next.as_deref(), page.total),
             (1, Some("Mg=="), Some(1027))

@@ -1,6 +1,6 @@
 //! How many AgentStream sockets an account has open, as Exotel counts them.
 
-use super::answer::Node;
+use super::answer::{Node, tree};
 use super::{Client, Credentials, RestError, span::Operation};
 
 /// An account's open streams.
@@ -13,8 +13,10 @@ pub struct ActiveStreams {
 }
 
 impl ActiveStreams {
-    /// Reads either of the two documented answers, XML or JSON.
-    fn read(root: Node<'_>) -> Option<Self> {
+    /// Reads the body of either of the two documented answers, XML or JSON.
+    pub fn parse(body: &[u8]) -> Option<Self> {
+        let tree = tree(body)?;
+        let root = Node::root(&tree);
         let stream = root.child("Stream").unwrap_or(root);
         let number = |names: [&str; 2]| {
             names
@@ -40,19 +42,17 @@ impl Client {
                 &[],
             )
             .await?;
-        let tree = answer.tree().ok_or(RestError::Unreadable("a count of streams"))?;
-        ActiveStreams::read(Node::root(&tree)).ok_or(RestError::Unreadable("a count of streams"))
+        ActiveStreams::parse(&answer.body).ok_or(RestError::Unreadable("a count of streams"))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::answer::tree;
     use super::*;
 
     #[test]
     fn both_documented_answers() {
-        let read = |body: &str| ActiveStreams::read(Node::root(&tree(body.as_bytes())?));
+        let read = |body: &str| ActiveStreams::parse(body.as_bytes());
         let xml = "<TwilioResponse><Stream><ActiveStreamCount>0</ActiveStreamCount><ThrottleLimit>100</ThrottleLimit></Stream></TwilioResponse>";
         assert_eq!(
             read(xml),
