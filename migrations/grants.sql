@@ -19,7 +19,7 @@ BEGIN
             ]),
             ('callsvc_app', 'SELECT, INSERT, UPDATE, DELETE', ARRAY[
                 'credentials', 'call_commands', 'webhook_inbox', 'transcripts', 'campaign_phones', 'contacts', 'suppressions',
-                'campaign_deltas', 'campaign_counts'
+                'campaign_deltas', 'campaign_counts', 'caller_days'
             ]),
             -- What is only ever appended to.
             ('callsvc_app', 'SELECT, INSERT', ARRAY[

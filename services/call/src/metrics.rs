@@ -33,7 +33,7 @@ const TALK: [f64; 10] = [5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 180
 
 /// Why calls end, as far as labels tell it: the words of `docs/states.md`, of Exotel's refusals and of campaigns. Others are
 /// `other`, so that no word from outside makes a series.
-const REASONS: [&str; 37] = [
+const REASONS: [&str; 38] = [
     "agent_hung_up",
     "bad_credentials",
     "bad_parameter",

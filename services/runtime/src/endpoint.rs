@@ -3,10 +3,11 @@
 //! because names can change in between. Decides and does no IO.
 
 use std::{
-    fmt, io,
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
+use ipnet::IpNet;
 use url::{Host, Url};
 
 /// Longer endpoints are a mistake.
@@ -44,44 +45,7 @@ pub enum EndpointError {
 pub struct Allow {
     loopback: bool,
     suffixes: Vec<String>,
-    ranges: Vec<Range>,
-}
-
-/// Addresses with a common prefix.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Range {
-    address: IpAddr,
-    bits: u8,
-}
-
-impl fmt::Debug for Range {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.bits)
-    }
-}
-
-impl Range {
-    fn parse(text: &str) -> Option<Self> {
-        let (address, bits) = text.split_once('/')?;
-        let address: IpAddr = address.parse().ok()?;
-        let bits: u8 = bits.parse().ok()?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        (bits <= most).then_some(Self { address, bits })
-    }
-
-    fn contains(self, address: IpAddr) -> bool {
-        match (self.address, address) {
-            (IpAddr::V4(base), IpAddr::V4(address)) => {
-                let differing = u32::from(base) ^ u32::from(address);
-                differing.leading_zeros() >= u32::from(self.bits)
-            }
-            (IpAddr::V6(base), IpAddr::V6(address)) => {
-                let differing = u128::from(base) ^ u128::from(address);
-                differing.leading_zeros() >= u32::from(self.bits)
-            }
-            _ => false,
-        }
-    }
+    ranges: Vec<IpNet>,
 }
 
 impl Allow {
@@ -99,12 +63,9 @@ impl Allow {
             if entry.eq_ignore_ascii_case("loopback") {
                 allow.loopback = true;
             } else if entry.contains('/') {
-                allow.ranges.push(Range::parse(entry).ok_or(error)?);
+                allow.ranges.push(entry.parse().map_err(|_| error)?);
             } else if let Ok(address) = entry.parse::<IpAddr>() {
-                allow.ranges.push(Range {
-                    address,
-                    bits: if address.is_ipv4() { 32 } else { 128 },
-                });
+                allow.ranges.push(address.into());
             } else {
                 let name = entry.trim_start_matches("*.").trim_matches('.').to_ascii_lowercase();
                 let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
@@ -222,7 +183,7 @@ impl Allow {
         let allowed = if address.is_loopback() {
             self.loopback
         } else {
-            self.ranges.iter().any(|range| range.contains(address))
+            self.ranges.iter().any(|range| range.contains(&address))
         };
         if allowed {
             Ok(())

@@ -20,8 +20,11 @@ pub use requests::{addresses, requests};
 pub use session::{agent_messages, sessions};
 pub use tokens::tokens;
 
+/// What a target does with an input.
+pub type Target = fn(&[u8]);
+
 /// Every target by its name. A target takes any bytes, and panics when a promise is broken.
-pub const TARGETS: [(&str, fn(&[u8])); 15] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("addresses", addresses),
     ("agent_messages", agent_messages),
     ("applets", applets),

@@ -54,8 +54,8 @@ fn altered(data: &[u8]) {
         token[usize::from(*place) % TOKEN_LEN] = *character;
     }
     let Ok(token) = String::from_utf8(token) else { return };
-    let taken = EDGE.verify(&token, PURPOSES[at], NOW).is_ok();
-    assert_eq!(taken, token == GENUINE[at], "{token}");
+    let verified = EDGE.verify(&token, PURPOSES[at], NOW).is_ok();
+    assert_eq!(verified, token == GENUINE[at], "{token}");
 }
 
 /// Lists of keys: what one process prints the other one reads, and keys are never shown.

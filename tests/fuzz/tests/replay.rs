@@ -2,6 +2,8 @@
 //!
 //! Nothing is timed: inputs are small, and a target that does not end on one of them stops the whole run.
 
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 use std::{
     collections::BTreeSet,
     fs,

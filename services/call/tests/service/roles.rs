@@ -57,6 +57,7 @@ const RIGHTS: [(&str, &str, &[&str]); 11] = [
             "suppressions",
             "campaign_deltas",
             "campaign_counts",
+            "caller_days",
         ],
     ),
     (
