@@ -222,46 +222,12 @@ async fn start() -> (Service, BTreeMap<&'static str, String>) {
         app_id: "7".to_owned(),
         ..Default::default()
     };
-    let account = service
-        .accounts(ADMIN)
-        .create_account(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .account
-        .unwrap();
-    let request = api::CreateAgentRequest {
-        name: "Echo".to_owned(),
-        endpoints: vec!["http://127.0.0.1:1".to_owned()],
-        ..Default::default()
-    };
-    let agent = service
-        .agents()
-        .create_agent(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .agent
-        .unwrap();
-    let request = api::CreatePhoneRequest {
-        account_id: account.id.clone(),
-        number: "08060000522".to_owned(),
-        agent_id: agent.id.clone(),
-        ..Default::default()
-    };
-    let phone = service
-        .phones()
-        .create_phone(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .phone
-        .unwrap();
-    let call = place(&service, &phone.id, "first", BTreeMap::new()).await;
+    let [account_id, agent_id, phone_id] = service.register(request, "08060000522").await;
+    let call = place(&service, &phone_id, "first", BTreeMap::new()).await;
     let known = [
-        ("account_id", account.id),
-        ("agent_id", agent.id),
-        ("phone_id", phone.id),
+        ("account_id", account_id),
+        ("agent_id", agent_id),
+        ("phone_id", phone_id),
         ("call_id", call),
         ("idempotency_key", "hostile".to_owned()),
         ("key", "hostile".to_owned()),

@@ -82,33 +82,7 @@ impl Bench {
             sid: "acme1".to_owned(),
             ..Default::default()
         };
-        let account = service
-            .accounts(ADMIN)
-            .create_account(request)
-            .await
-            .unwrap()
-            .into_inner();
-        let account_id = account.account.unwrap().id;
-        let request = directory::CreateAgentRequest {
-            name: "echo".to_owned(),
-            endpoints: vec!["http://127.0.0.1:50061".to_owned()],
-            ..Default::default()
-        };
-        let agent = service
-            .agents()
-            .create_agent(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .agent
-            .unwrap();
-        let request = directory::CreatePhoneRequest {
-            account_id: account_id.clone(),
-            number: PHONE.to_owned(),
-            agent_id: agent.id,
-            ..Default::default()
-        };
-        service.phones().create_phone(request).await.unwrap();
+        let [account_id, ..] = service.register(request, PHONE).await;
         Self {
             edge: IngressServiceClient::with_interceptor(service.channel.clone(), Bearer(Some(EDGE_KEY))),
             sql: client(&service.url).await,

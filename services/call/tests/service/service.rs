@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use call_service::{Config, Listeners, run};
 use callbridge_proto::directory::v1::{
-    account_service_client::AccountServiceClient, agent_service_client::AgentServiceClient,
+    CreateAccountRequest, CreateAgentRequest, CreatePhoneRequest, account_service_client::AccountServiceClient, agent_service_client::AgentServiceClient,
     phone_service_client::PhoneServiceClient,
 };
 use data_encoding::{BASE64, HEXLOWER};
@@ -136,6 +136,27 @@ impl Service {
         })
         .await
         .unwrap();
+    }
+
+    /// An account, an agent, and a phone of both with this number. Returns their ids.
+    pub(crate) async fn register(&self, account: CreateAccountRequest, number: &str) -> [String; 3] {
+        let account = self.accounts(ADMIN).create_account(account).await.unwrap();
+        let account_id = account.into_inner().account.unwrap().id;
+        let agent = CreateAgentRequest {
+            name: "echo".to_owned(),
+            endpoints: vec!["http://127.0.0.1:1".to_owned()],
+            ..Default::default()
+        };
+        let agent = self.agents().create_agent(agent).await.unwrap();
+        let agent_id = agent.into_inner().agent.unwrap().id;
+        let phone = CreatePhoneRequest {
+            account_id: account_id.clone(),
+            number: number.to_owned(),
+            agent_id: agent_id.clone(),
+            ..Default::default()
+        };
+        let phone = self.phones().create_phone(phone).await.unwrap();
+        [account_id, agent_id, phone.into_inner().phone.unwrap().id]
     }
 
     /// The HTTP status of `/readyz`; 0 when there is no answer.
