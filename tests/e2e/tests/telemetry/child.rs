@@ -59,10 +59,13 @@ async fn two_calls() -> Result<Value> {
     let story = Story::with(quick(), registration).await?;
     let (call, socket) = outbound(&story, &mut agent).await?;
     let call_sid = story.call_in(INBOUND, CallerScript::new()).await?;
-    agent.session().await?.start().await?;
+    // Kept until the call is over: an agent that leaves would end it.
+    let mut session = agent.session().await?;
+    session.start().await?;
     story.stack.control().hang_up(&call_sid)?;
     let inbound = story.inbound_row().await?;
     story.ended(&inbound.id).await?;
+    drop(session);
     // Its only contact is busy and is called again in an hour, so that it goes on running.
     let campaign = story
         .campaign_of(campaign::later(), &campaign::numbers([CONTACT.to_owned()]))
