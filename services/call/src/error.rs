@@ -86,7 +86,15 @@ pub enum Error {
         /// For people.
         message: String,
     },
-    /// A limit is reached.
+    /// A limit is reached that will not give way soon: trying again is of no use.
+    #[error("{message}")]
+    Spent {
+        /// The stable word.
+        reason: &'static str,
+        /// For people.
+        message: String,
+    },
+    /// A limit is reached; there may be room again soon.
     #[error("{message}")]
     Exhausted {
         /// The stable word.

@@ -123,7 +123,7 @@ async fn begin(app: Arc<App>, gate: Gate, readiness: Readiness, health: HealthRe
     if !startup::until_in_order(&app).await {
         return;
     }
-    crate::access::start(&app);
+    crate::access::start(&app).await;
     crate::calls::start(&app);
     crate::campaigns::start(&app);
     crate::ingress::start(&app);

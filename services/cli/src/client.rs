@@ -136,12 +136,8 @@ fn no_tls(error: TlsError) -> Failure {
             path,
             source,
         },
-        error => {
-            let why = std::error::Error::source(&error).map(|source| format!(": {source}"));
-            Failure::Usage(format!(
-                "cannot set up TLS: {error}{}; see --ca, --client-cert and --client-key",
-                why.unwrap_or_default()
-            ))
-        }
+        error => Failure::Usage(format!(
+            "cannot set up TLS: {error}; see --ca, --client-cert and --client-key"
+        )),
     }
 }

@@ -95,7 +95,11 @@ fn told(status: &Status, endpoint: &str) -> String {
         ),
         Code::DeadlineExceeded => "\ntry again".to_owned(),
         Code::Unauthenticated => "\ngive a key that call-service knows: --api-key or CALLBRIDGE_API_KEY".to_owned(),
-        Code::PermissionDenied => {
+        Code::PermissionDenied
+            if status
+                .get_details_error_info()
+                .is_some_and(|info| info.reason == "SCOPE_MISSING") =>
+        {
             "\nuse a key that has that scope: see callbridge keys list, or call-service's API_KEYS".to_owned()
         }
         Code::NotFound => "\nsee the id: the list commands show what there is".to_owned(),

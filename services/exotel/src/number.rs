@@ -128,7 +128,7 @@ impl PhoneNumber {
 
     /// Inmarsat, personal numbering, satellite and international networks, and international premium rate.
     pub fn is_global_network(&self) -> bool {
-        matches!(self.country_code, 870 | 878 | 881 | 882 | 883 | 979)
+        is_global_network(self.country_code)
     }
 
     /// The country calling code, such as 91.
@@ -140,6 +140,22 @@ impl PhoneNumber {
     pub fn last4(&self) -> &str {
         &self.e164[self.e164.len() - 4..]
     }
+}
+
+fn is_global_network(country_code: u16) -> bool {
+    matches!(country_code, 870 | 878 | 881 | 882 | 883 | 979)
+}
+
+/// Whether a prefix in E.164, such as `+911860`, names a range of numbers: three digits after the country's code, or the code of a
+/// network that is in no country. `+91` is a whole country, and names none.
+pub fn names_range(prefix: &str) -> bool {
+    const NAMED: usize = 3;
+    let digits = prefix.trim_start_matches('+');
+    // No code is the beginning of another one (ITU-T E.164 §6).
+    let code = (1..=3)
+        .filter_map(|length| digits.get(..length)?.parse::<u16>().ok())
+        .find(|code| phonenumber::metadata::DATABASE.by_code(code).is_some());
+    code.is_some_and(|code| is_global_network(code) || digits.len() >= code.to_string().len() + NAMED)
 }
 
 impl fmt::Display for PhoneNumber {

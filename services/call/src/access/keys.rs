@@ -133,6 +133,16 @@ impl New {
                 message: format!("the key that you use may make {most} calls in a day: set daily_calls to no more"),
             });
         }
+        // Calls are counted by name: under another one the cap would be there once more.
+        if own.daily_calls.is_some() && self.name != *caller.principal.name {
+            return Err(Error::Denied {
+                reason: "DIALS_MORE_THAN_ITS_MAKER",
+                message: format!(
+                    "the key that you use has a cap of its own, which keys of one name share: set name to {}",
+                    caller.principal.name
+                ),
+            });
+        }
         Ok(())
     }
 }

@@ -16,8 +16,18 @@ const USES_EVERY: u32 = 30;
 /// Live keys at most: all of them are in every replica's memory.
 const MOST: i64 = 1000;
 
-/// Starts the loop that reads the keys again and again. No request ever does: whoever shows forged keys causes no query.
-pub(crate) fn start(app: &Arc<App>) {
+/// Reads the keys, so that callers and what they may dial are known before anything is done for them, and starts the loop that reads
+/// them again and again. No request ever does: whoever shows forged keys causes no query.
+pub(crate) async fn start(app: &Arc<App>) {
+    let stopping = app.tasks.stopping();
+    tokio::pin!(stopping);
+    while let Err(error) = read(app, false).await {
+        warn!(%error, "the API keys of the database cannot be read; nothing begins before they are");
+        tokio::select! {
+            () = &mut stopping => return,
+            () = sleep(app.config.api_keys_refresh) => {}
+        }
+    }
     let app = Arc::clone(app);
     let tasks = app.tasks.clone();
     tasks.spawn(async move {

@@ -107,7 +107,7 @@ fn too_many(error: &RestError) -> Option<Duration> {
 }
 
 /// Takes one turn of the account's reads. Err: not due before then.
-pub(super) async fn turn(app: &App, account: &Account) -> Result<Result<(), DateTime<Utc>>, Error> {
+pub(crate) async fn turn(app: &App, account: &Account) -> Result<Result<(), DateTime<Utc>>, Error> {
     let mut conn = app.db.conn().await?;
     let pause = Kind::Read.pause(account.calls_per_minute);
     Ok(rates::take(&mut conn, account.id(), Kind::Read, pause).await?)

@@ -42,6 +42,8 @@ use crate::{
     trace, vault,
 };
 
+/// How long a campaign's call waits whose caller has had all calls of the day, unless the day ends before: a larger cap may come.
+const SPENT_FOR: TimeDelta = TimeDelta::minutes(15);
 /// How long a call that cannot be dialled for want of a setting waits before it is tried again.
 const BLOCKED_FOR: TimeDelta = TimeDelta::seconds(30);
 
@@ -349,7 +351,7 @@ async fn decide(
                 && row.attempt == 0
                 && !locked.has_calls_left(conn, app).await?
             {
-                let until = toll::next_day(now);
+                let until = toll::next_day(now).min(now + SPENT_FOR);
                 record_locked(
                     conn,
                     row,

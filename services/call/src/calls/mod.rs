@@ -9,7 +9,7 @@ use tracing::error;
 use crate::{app::App, error::Error, store};
 
 mod answer;
-mod ask;
+pub(crate) mod ask;
 pub mod breaker;
 pub mod capacity;
 pub(crate) mod claim;

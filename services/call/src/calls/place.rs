@@ -71,13 +71,17 @@ pub async fn place(app: &Arc<App>, dialler: &Dialler, request: &Request) -> Resu
     let (now, (phone, account)) = (now?, phone?);
     request.check_times(now)?;
     app.config.toll.allow(&dialler.limits, &request.to)?;
-    let (agent, dial, pace) = join3(
+    let (agent, dial, pace, spent) = join4(
         agent(&conn, request, &phone),
         dial::credentials(&conn, app, &account, &phone, None),
         rates::peek(&conn, account.id(), rates::Kind::Dial),
+        dialler.is_spent(&conn, &app.config.toll),
     )
     .await;
     drop(conn);
+    if spent? {
+        return Err(dialler.spent(&app.config.toll));
+    }
     let context = Context::new(account, phone, &agent?)?;
     let (credentials, app_id) = dial?;
     let id = CallId(app.clock.new_uuid());

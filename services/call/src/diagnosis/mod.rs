@@ -25,12 +25,12 @@ pub use variants::{Callback, Encoding, KeyCase, Query, Variants};
 
 use crate::{
     app::App,
+    calls::ask,
     directory::account,
     error::Error,
     store::{
         accounts, calls,
         phones::{self, Phone},
-        rates::{self, Kind},
     },
     toll::Dialler,
     vault::Opened,
@@ -209,16 +209,11 @@ async fn ready(conn: &mut AsyncPgConnection, app: &App, phone: &Phone) -> Result
 /// Waits for one turn of the account's reads, as whatever else asks Exotel about calls does.
 async fn turn(app: &App, account: AccountId) -> Result<(), Error> {
     let until = Instant::now() + TURN;
-    loop {
-        let mut conn = app.db.conn().await?;
-        let per_minute = accounts::find(&mut conn, account)
-            .await?
-            .ok_or_else(|| Error::internal("a phone without its account"))?
-            .calls_per_minute;
-        let taken = rates::take(&mut conn, account, Kind::Read, Kind::Read.pause(per_minute)).await?;
-        let Err(due) = taken else { return Ok(()) };
-        let now = calls::database_now(&conn).await?;
-        drop(conn);
+    let account = accounts::find(&mut *app.db.conn().await?, account)
+        .await?
+        .ok_or_else(|| Error::internal("a phone without its account"))?;
+    while let Err(due) = ask::turn(app, &account).await? {
+        let now = calls::database_now(&*app.db.conn().await?).await?;
         let wait = (due - now).to_std().unwrap_or_default();
         if Instant::now() + wait > until {
             return Err(Error::unavailable(
@@ -227,6 +222,7 @@ async fn turn(app: &App, account: AccountId) -> Result<(), Error> {
         }
         sleep(wait).await;
     }
+    Ok(())
 }
 
 /// Asks Exotel with the phone's credentials, and where they are refused also the other clusters.

@@ -51,11 +51,12 @@ impl Queued {
     }
 }
 
-/// Tells the edge of a call's live session to do something. Returns once that is committed.
+/// Tells the edge of a call's live session to do something. Returns once that is committed. Where it has somebody rung, it counts among
+/// the calls of the day of `counted`.
 ///
 /// # Errors
-/// `NotFound`, or Precondition with reason `NO_LIVE_SESSION`.
-pub async fn send(app: &Arc<App>, call: CallId, action: Action) -> Result<CommandId, Error> {
+/// `NotFound`, Precondition with reason `NO_LIVE_SESSION`, or Spent (`DAILY_CALLS_SPENT`).
+pub async fn send(app: &Arc<App>, call: CallId, action: Action, counted: Option<&Dialler>) -> Result<CommandId, Error> {
     let mut conn = app.db.reserved().await?;
     let queued = conn
         .transaction::<_, Error, _>(async |conn| {
@@ -63,29 +64,10 @@ pub async fn send(app: &Arc<App>, call: CallId, action: Action) -> Result<Comman
                 .await?
                 .ok_or_else(|| Error::not_found("call", call))?;
             trace::follow(&row);
-            queue(conn, app, row, now, action, "api").await
-        })
-        .instrument(trace::finding("send_command"))
-        .await?;
-    queued.wake(app);
-    app.hub.committed(call);
-    Ok(queued.id)
-}
-
-/// The same for a transfer, which has somebody rung and counts among the caller's calls of the day.
-///
-/// # Errors
-/// As [`send`], and Exhausted (`DAILY_CALLS_SPENT`).
-pub async fn transfer(app: &Arc<App>, dialler: &Dialler, call: CallId, leave: Leave) -> Result<CommandId, Error> {
-    let mut conn = app.db.reserved().await?;
-    let queued = conn
-        .transaction::<_, Error, _>(async |conn| {
-            let (row, now) = calls::lock(conn, call)
-                .await?
-                .ok_or_else(|| Error::not_found("call", call))?;
-            trace::follow(&row);
-            let queued = queue(conn, app, row, now, Action::Leave(leave), "api").await?;
-            if !dialler.count(conn, &app.config.toll).await? {
+            let queued = queue(conn, app, row, now, action, "api").await?;
+            if let Some(dialler) = counted
+                && !dialler.count(conn, &app.config.toll).await?
+            {
                 return Err(dialler.spent(&app.config.toll));
             }
             Ok(queued)

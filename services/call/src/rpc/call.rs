@@ -164,7 +164,7 @@ impl CallService for Service {
             return Err(Error::invalid("json", "a JSON document of at most 16 KiB").into());
         }
         let message = command::Action::Message(Message { json: request.json });
-        let command = commands::send(&self.0, call.id(), message).await?;
+        let command = commands::send(&self.0, call.id(), message, None).await?;
         Ok(Response::new(api::SendToAgentResponse {
             command_id: command.to_string(),
         }))
@@ -182,7 +182,7 @@ impl CallService for Service {
             reason: short_text("reason", request.reason)?,
             ..Leave::default()
         };
-        let command = commands::transfer(&self.0, &caller, call.id(), leave).await?;
+        let command = commands::send(&self.0, call.id(), command::Action::Leave(leave), Some(&caller)).await?;
         Ok(Response::new(api::TransferCallResponse {
             command_id: command.to_string(),
         }))

@@ -31,6 +31,7 @@ pub fn status(error: Error) -> Status {
         Error::NotFound { .. } => (Code::NotFound, "NOT_FOUND", false, error.to_string()),
         Error::Precondition { reason, message } => (Code::FailedPrecondition, *reason, false, message.clone()),
         Error::AlreadyExists { reason, message } => (Code::AlreadyExists, *reason, false, message.clone()),
+        Error::Spent { reason, message } => (Code::ResourceExhausted, *reason, false, message.clone()),
         Error::Exhausted { reason, message } => (Code::ResourceExhausted, *reason, true, message.clone()),
         Error::Aborted { reason, message } => (Code::Aborted, *reason, true, message.clone()),
         Error::Unauthenticated { message } => (Code::Unauthenticated, "UNAUTHENTICATED", false, (*message).to_owned()),

@@ -138,7 +138,7 @@ async fn look(app: &App, before: &Seen) -> Result<Seen, Error> {
                     hour,
                     ended,
                     failed,
-                    "a caller's calls are out of the ordinary: if they are not meant, revoke its keys (callbridge keys)"
+                    "a caller's calls are out of the ordinary: if they are not meant, revoke its keys (callbridge keys) and abort its campaigns (callbridge campaigns), which go on without a key"
                 );
             }
         }

@@ -88,6 +88,17 @@ impl Rules {
 }
 
 impl Dialler {
+    /// Whether the caller has had all calls of its day already, so that no transaction need begin; what counts is [`Dialler::count`].
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn is_spent(&self, conn: &AsyncPgConnection, rules: &Rules) -> Result<bool, Error> {
+        match rules.daily_calls(&self.limits) {
+            Some(most) => Ok(caller_days::today(conn, &self.name).await? >= i64::from(most)),
+            None => Ok(false),
+        }
+    }
+
     /// Counts a call in the caller's day, within the transaction that makes it. False: it has had all of them.
     ///
     /// # Errors
@@ -102,14 +113,14 @@ impl Dialler {
     /// What a caller is told that has had all of its calls.
     pub fn spent(&self, rules: &Rules) -> Error {
         metrics::dial_refused("daily_calls");
-        Error::exhausted(
-            "DAILY_CALLS_SPENT",
-            format!(
+        Error::Spent {
+            reason: "DAILY_CALLS_SPENT",
+            message: format!(
                 "{} has made the {} calls that it may make in a day; the next day begins at 00:00 in India (18:30 UTC). A key with a larger daily_calls, or DIAL_DAILY_CALLS, allows more",
                 self.name,
                 rules.daily_calls(&self.limits).unwrap_or_default(),
             ),
-        )
+        }
     }
 }
 

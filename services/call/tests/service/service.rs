@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use call_service::{Config, Listeners, run};
 use callbridge_proto::directory::v1::{
-    CreateAccountRequest, CreateAgentRequest, CreatePhoneRequest, account_service_client::AccountServiceClient, agent_service_client::AgentServiceClient,
-    phone_service_client::PhoneServiceClient,
+    CreateAccountRequest, CreateAgentRequest, CreatePhoneRequest, account_service_client::AccountServiceClient,
+    agent_service_client::AgentServiceClient, phone_service_client::PhoneServiceClient,
 };
 use data_encoding::{BASE64, HEXLOWER};
 use ring::digest::{SHA256, digest};

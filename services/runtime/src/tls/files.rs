@@ -23,7 +23,7 @@ const LARGEST: u64 = 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// It cannot be read.
-    #[error("cannot read {path}")]
+    #[error("cannot read {path}: {source}")]
     Read {
         /// Which file.
         path: PathBuf,
@@ -40,7 +40,7 @@ pub enum TlsError {
         what: &'static str,
     },
     /// Certificate and key do not fit, or one of them cannot be used.
-    #[error("cannot use the certificate in {path} with its key")]
+    #[error("cannot use the certificate in {path} with its key: {source}")]
     Pair {
         /// The certificate's file.
         path: PathBuf,

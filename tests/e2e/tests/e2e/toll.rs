@@ -13,7 +13,7 @@ use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use e2e::{
     CUSTOMER, Story,
     campaign::{always, numbers},
-    kinds, quick, refusal, refused, refused_for_now, registration,
+    kinds, quick, refusal, refused, registration,
 };
 use exotel_sim::{Callee, CallerScript, Outcome};
 use futures_util::future::join_all;
@@ -167,7 +167,7 @@ async fn a_key_may_have_less_than_the_service() -> Result<()> {
         .unwrap_err();
     assert_eq!(
         refusal(&spent),
-        refused_for_now(Code::ResourceExhausted, "DAILY_CALLS_SPENT")
+        refused(Code::ResourceExhausted, "DAILY_CALLS_SPENT")
     );
     // A repeat is answered as the first one was, and is no call more; nor was the one that was refused.
     assert!(narrow.calls().place_call(first).await?.into_inner().repeated);
@@ -225,7 +225,7 @@ async fn the_cap_of_a_day_holds_at_all_replicas_together() -> Result<()> {
             Ok(_) => placed.push(request.clone()),
             Err(status) => assert_eq!(
                 refusal(&status),
-                refused_for_now(Code::ResourceExhausted, "DAILY_CALLS_SPENT")
+                refused(Code::ResourceExhausted, "DAILY_CALLS_SPENT")
             ),
         }
     }
@@ -285,7 +285,7 @@ async fn campaigns_wait_for_another_day() -> Result<()> {
     let refused = story.stack.clients().calls().place_call(story.request(CUSTOMER)).await;
     assert_eq!(
         refusal(&refused.unwrap_err()),
-        refused_for_now(Code::ResourceExhausted, "DAILY_CALLS_SPENT")
+        refused(Code::ResourceExhausted, "DAILY_CALLS_SPENT")
     );
     assert_eq!(
         (story.posts()?, story.count("caller_days WHERE calls = 3").await?),
