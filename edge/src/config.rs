@@ -133,8 +133,7 @@ impl Config {
                 SocketAddr::from(([0, 0, 0, 0], 9090)),
             ),
         );
-        let refresh = seconds(&mut vars, "EDGE_TLS_REFRESH_SECONDS", 5.0);
-        let tls = Tls::read(&mut vars, refresh);
+        let tls = Tls::read(&mut vars);
         let sources = door::sources(&mut vars);
         let drain = seconds(&mut vars, "EDGE_DRAIN_SECONDS", 3600.0);
         let accept_window = seconds(&mut vars, "EDGE_ACCEPT_SECONDS", 5.0);

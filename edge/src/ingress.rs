@@ -26,7 +26,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often it is looked whether certificates have changed.
-const LOOK_AT_CERTIFICATES: Duration = Duration::from_secs(5);
+pub(crate) const LOOK_AT_CERTIFICATES: Duration = Duration::from_secs(5);
 /// Largest message either way: a greeting's chunk or a callback's body (64 KiB) and its envelope.
 const MAX_MESSAGE: usize = 256 * 1024;
 /// The first wait before a retry; it doubles up to the last.

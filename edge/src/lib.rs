@@ -47,7 +47,9 @@ use crate::{
 
 /// Forged requests of an address that are traced within a minute; all are counted.
 const TRACED_STRANGERS: u16 = 10;
-/// How often within a minute a socket's token is asked about from one address after it was refused: Exotel tries a handshake twice.
+/// Of all addresses together: there is no end of those.
+const TRACED_IN_ALL: u16 = 100;
+/// How often within a minute a socket's token is asked about from one address: Exotel tries a handshake twice.
 const REPLAYS: u16 = 4;
 /// Callbacks of one call from one address within a minute: Exotel sends three, and some of them again.
 const CALLBACKS: u16 = 120;
@@ -102,7 +104,9 @@ struct Edge {
     pending: Arc<Semaphore>,
     /// Requests without a genuine token, by address.
     strangers: Tally,
-    /// Genuine tokens that call-service has refused, by address and token.
+    /// Those of them that were traced, whatever their address.
+    traced: Tally,
+    /// Uses of sockets' genuine tokens, by address and token.
     replays: Tally,
     /// Status callbacks, by address and call.
     callbacks: Tally,
@@ -157,6 +161,7 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
         live: Live::new(),
         pending: Arc::new(Semaphore::new(config.max_pending_sockets)),
         strangers: Tally::new(TRACED_STRANGERS),
+        traced: Tally::new(TRACED_IN_ALL),
         replays: Tally::new(REPLAYS),
         callbacks: Tally::new(CALLBACKS),
         sessions: Tasks::new(),
@@ -205,6 +210,7 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
         config,
         &connections,
         closing.clone(),
+        || edge.metrics.refused("source"),
     );
     let shutting_down = async {
         tasks.stopping().await;

@@ -54,7 +54,7 @@ fn most(configured: usize, descriptors: usize) -> usize {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
-/// Accepts until `closing`; then connections finish the request they are at, or the one that still comes. Sessions are not theirs
+/// Accepts until `closing`, but nobody who may not ask, who is counted by `refused`; then connections finish the request they are at, or the one that still comes. Sessions are not theirs
 /// any more.
 pub(crate) async fn serve(
     listener: TcpListener,
@@ -63,6 +63,7 @@ pub(crate) async fn serve(
     config: &Config,
     connections: &Tasks,
     closing: CancellationToken,
+    refused: impl Fn(),
 ) {
     let slots = Arc::new(Semaphore::new(most(
         config.max_connections,
@@ -90,6 +91,11 @@ pub(crate) async fn serve(
                 continue;
             }
         };
+        // Before it has cost a handshake, or stands in others' way.
+        if !config.sources.permits_peer(peer.ip()) {
+            refused();
+            continue;
+        }
         let connection = Connection {
             http: http.clone(),
             router: router.clone(),

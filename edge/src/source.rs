@@ -63,6 +63,11 @@ impl Sources {
         read(entry.trim())
     }
 
+    /// Whether a connection may be taken: without proxies its peer is the client.
+    pub(crate) fn permits_peer(&self, peer: IpAddr) -> bool {
+        self.proxies > 0 || self.permits(Some(peer.to_canonical()))
+    }
+
     /// Whether a client may ask at all. Where there is a list, one whose address is not known may not.
     pub fn permits(&self, client: Option<IpAddr>) -> bool {
         let listed = |address: IpAddr| self.allowed.iter().any(|range| range.contains(&address));

@@ -4,19 +4,19 @@ use std::{path::PathBuf, time::Duration};
 
 use runtime::{config::Vars, tls::ServerFiles};
 
-use crate::source::Sources;
+use crate::{ingress::LOOK_AT_CERTIFICATES, source::Sources};
 
 /// The public listener's own TLS. None of it is needed behind an ingress that ends TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
     /// `EDGE_TLS_CERT` and `EDGE_TLS_KEY`: certificate chain and key, in PEM.
     pub files: ServerFiles,
-    /// `EDGE_TLS_REFRESH_SECONDS`: how often it is looked whether they have changed.
+    /// How often it is looked whether they have changed.
     pub refresh: Duration,
 }
 
 impl Tls {
-    pub(super) fn read(vars: &mut Vars, refresh: Duration) -> Option<Self> {
+    pub(super) fn read(vars: &mut Vars) -> Option<Self> {
         let path = |name: &str| vars.text(name).map(PathBuf::from);
         let (certificate, key) = (path("EDGE_TLS_CERT"), path("EDGE_TLS_KEY"));
         if certificate.is_some() != key.is_some() {
@@ -29,7 +29,7 @@ impl Tls {
                 key: key?,
                 client_ca: None,
             },
-            refresh,
+            refresh: LOOK_AT_CERTIFICATES,
         })
     }
 }

@@ -6,7 +6,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use axum::{
-    extract::{MatchedPath, RawPathParams, Request, State},
+    extract::{MatchedPath, RawPathParams, Request, State, rejection::RawPathParamsRejection},
     http::{HeaderMap, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
@@ -40,11 +40,15 @@ pub(super) struct Pass {
 pub(super) async fn keep(
     State(edge): State<Arc<Edge>>,
     route: MatchedPath,
-    path: RawPathParams,
+    path: Result<RawPathParams, RawPathParamsRejection>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    match check(&edge, route.as_str(), &path, &request) {
+    // A path that is no text names no token.
+    let pass = path
+        .map_err(|_| Problem::NotFound)
+        .and_then(|path| check(&edge, route.as_str(), &path, &request));
+    match pass {
         Ok(pass) => {
             request.extensions_mut().insert(pass);
             next.run(request).await
@@ -53,7 +57,8 @@ pub(super) async fn keep(
             let response = problem.into_response();
             edge.metrics.refused("token");
             // Whoever has a wrong URL in a dashboard finds the first ones of a minute among the traces; a flood leaves none.
-            if edge.strangers.count(whom(&request), edge.clock.unix_seconds()) {
+            let now = edge.clock.unix_seconds();
+            if edge.strangers.count(whom(&request), now) && edge.traced.count((), now) {
                 let span = span(&edge, word(request.method()), route.as_str());
                 span.record("http.response.status_code", response.status().as_u16());
             }
@@ -93,8 +98,7 @@ fn check(edge: &Edge, route: &str, path: &RawPathParams, request: &Request) -> R
             }
             // The older paths have the token in the query.
             let query = request.uri().query().unwrap_or_default();
-            let read = AppletRequest::parse(query, None, &[]).ok();
-            let key = read.and_then(|request| request.key).ok_or(Problem::NotFound)?;
+            let key = AppletRequest::key_of(query).ok_or(Problem::NotFound)?;
             verified(&key, Purpose::Account, now)
         }
     }

@@ -48,9 +48,8 @@ pub(super) async fn of_call(
         .uri()
         .query()
         .is_some_and(|query| paths::probe_of(query).is_some());
-    // A token that was refused is not asked about for ever. Other tokens of the call, and other addresses, are.
-    let replay = (whom(&request), claims.id, claims.nonce);
-    if edge.replays.is_full(replay, now) {
+    // A token is not asked about for ever. Other tokens of the call, and other addresses, are.
+    if !edge.replays.count((whom(&request), claims.id, claims.nonce), now) {
         edge.metrics.refused("replay");
         return Err(Problem::NotFound);
     }
@@ -65,11 +64,7 @@ pub(super) async fn of_call(
         let (mut client, asked) = (edge.ingress.clone(), asked.clone());
         async move { client.claim_socket(asked).await }
     });
-    let claim = answer.await.map_err(Problem::from).inspect_err(|problem| {
-        if *problem == Problem::NotFound {
-            edge.replays.count(replay, now);
-        }
-    })?;
+    let claim = answer.await.map_err(Problem::from)?;
     // Both are wanted at `start`, some round trips from now.
     let ahead = Arc::clone(&edge);
     let (hash, endpoint) = (claim.greeting_sha256.clone(), claim.agent_endpoints.first().cloned());

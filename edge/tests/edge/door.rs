@@ -6,6 +6,10 @@ use callbridge_proto::id::CallId;
 use edge::source::Sources;
 use exotel::token::Purpose;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use tonic::Status;
 use uuid::Uuid;
 
@@ -31,32 +35,20 @@ async fn listed(list: &str, proxies: usize) -> Bench {
     Bench::with(Script::default(), |config| config.sources = sources).await
 }
 
-/// F48: without proxies the connection's own address counts, whatever a header says.
+/// F48: without proxies the connection's own address counts, whatever a header would say: it is closed before it has said anything.
 #[tokio::test]
-async fn only_listed_addresses_are_answered() {
+async fn only_listed_addresses_are_taken() {
     let mut bench = listed("198.51.100.0/24, 2001:db8::/32", 0).await;
+    let mut stream = TcpStream::connect(bench.public).await.unwrap();
     let path = format!("/api/v1/exotel/{}/voice/connect?CallSid=a", bench.account_token());
-    let unknown = get(bench.public, "/nothing").await;
-    assert_eq!(unknown.status, 404);
-    for headers in [
-        "",
-        "x-forwarded-for: 198.51.100.7\r\n",
-        "forwarded: for=198.51.100.7\r\n",
-    ] {
-        assert_eq!(get_with(&bench, &path, headers).await, unknown, "{headers}");
-        assert_eq!(
-            get_with(&bench, &bench.socket_path(), headers).await,
-            unknown,
-            "{headers}"
-        );
-        assert_eq!(
-            get_with(&bench, "/ws/exotel/voice", headers).await,
-            unknown,
-            "{headers}"
-        );
-    }
-    let long = format!("{path}&a={}", "a".repeat(9_000));
-    assert_eq!(get(bench.public, &long).await, unknown);
+    let headers = "host: edge\r\nconnection: close\r\nx-forwarded-for: 198.51.100.7\r\n\r\n";
+    let mut answer = Vec::new();
+    // It may be closed before all is written, or after.
+    let _ = stream
+        .write_all(format!("GET {path} HTTP/1.1\r\n{headers}").as_bytes())
+        .await;
+    let _ = stream.read_to_end(&mut answer).await;
+    assert_eq!(answer, b"");
     assert!(bench.nothing_asked());
     // The cluster asks at the other listener.
     assert_eq!(get(bench.internal, "/livez").await.status, 200);

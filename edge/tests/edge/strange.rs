@@ -70,6 +70,8 @@ async fn each_path_has_its_methods() {
         format!("/ws/exotel/voice/{callback}"),
         "/".to_owned(),
         "/%ff%fe".to_owned(),
+        "/api/v1/exotel/%ff/voice/connect".to_owned(),
+        "/ws/exotel/voice/call_1/%ff".to_owned(),
     ] {
         assert_eq!(get(bench.public, &path).await, unknown, "{path}");
     }

@@ -179,6 +179,13 @@ pub struct AppletRequest {
 }
 
 impl AppletRequest {
+    /// Our own key in a query, and nothing else of it: of a request that is not known to be genuine no more is read.
+    pub fn key_of(query: &str) -> Option<String> {
+        let mut fields = Fields::default();
+        fields.read_query(query).ok()?;
+        fields.get("key").map(str::to_owned)
+    }
+
     /// Reads a request: its query, and its body where there is one. The query wins; keys match in any letter case.
     pub fn parse(query: &str, content_type: Option<&str>, body: &[u8]) -> Result<Self, BodyError> {
         let mut fields = Fields::default();
