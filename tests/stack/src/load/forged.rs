@@ -225,6 +225,12 @@ async fn replay(log: &Log, used: &[used::Token], address: SocketAddr, length: Du
     let flood = Flood::new(used.iter().map(|token| flood::upgrade(&token.path)));
     let Told { per_s, sent, others } = flood.run(address, length).await?;
     let reads = log.about(mark, used).await?.iter().sum();
+    // Four for each token in a minute, of which one more may begin.
+    let most = used.len() * 4 * usize::try_from(length.as_secs() / 60 + 2)?;
+    ensure!(
+        reads <= most,
+        "used tokens that came again and again were looked at {reads} times, {most} at most"
+    );
     Ok(Replayed {
         per_s,
         sent,

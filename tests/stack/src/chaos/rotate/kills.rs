@@ -121,7 +121,7 @@ impl Run<'_> {
             if before <= self.rows.all / 2 {
                 self.now().writer = both.clone();
             }
-            let kills = self.now().figures.kills;
+            let (kills, written) = (self.now().figures.kills, self.now().figures.written);
             if before == 0 || kills >= self.kills {
                 self.complete().await?;
                 if kills >= self.kills {
@@ -134,7 +134,9 @@ impl Run<'_> {
             let lives = (0..children).map(|_| self.life(moment(&mut dice, reach)));
             let killed = futures_util::future::try_join_all(lives).await?;
             let killed = u64::try_from(killed.into_iter().filter(|killed| *killed).count())?;
-            let sealed = before.saturating_sub(self.rows.old(&both).await?);
+            let gone = before.saturating_sub(self.rows.old(&both).await?);
+            // What was set meanwhile may be sealed with the new key, too.
+            let sealed = gone.saturating_sub(self.now().figures.written - written);
             reach = corrected(reach, sealed, self.share * children);
             {
                 let figures = &mut self.now().figures;
@@ -181,7 +183,8 @@ impl Run<'_> {
         let death = death.with_context(|| format!("call-service rewrap is not done after {} s", UNKILLED.as_secs()))?;
         ensure!(!self.accept(death)?, "somebody else killed call-service rewrap");
         let new = vault(&self.now().new)?;
-        let left = self.look(&new, 0, self.rows.all).await?;
+        self.look(&new, 0, self.rows.all).await?;
+        let left = self.rows.old(&new).await?;
         let mut now = self.now();
         now.figures.rotations += 1;
         now.figures.old_left = left;
@@ -192,20 +195,20 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Opens rows. Returns how many are not sealed with the vault's present key.
-    async fn look(&self, vault: &Vault, first: u64, most: u64) -> anyhow::Result<u64> {
-        let swept = self.rows.sweep(vault, first, most).await?;
-        if !swept.unreadable.is_empty() {
-            let some: Vec<_> = swept.unreadable.iter().take(10).collect();
+    /// Opens rows.
+    async fn look(&self, vault: &Vault, first: u64, most: u64) -> anyhow::Result<()> {
+        let unreadable = self.rows.sweep(vault, first, most).await?;
+        if !unreadable.is_empty() {
+            let some: Vec<_> = unreadable.iter().take(10).collect();
             self.screen.line(&format!(
                 "{} rows cannot be read, among them {some:?}",
-                swept.unreadable.len()
+                unreadable.len()
             ));
         }
         let mut now = self.now();
         now.figures.opened += most.min(self.rows.all - first);
-        now.figures.unreadable.extend(swept.unreadable);
-        Ok(swept.old)
+        now.figures.unreadable.extend(unreadable);
+        Ok(())
     }
 
     fn show(&self, kills: u64, left: u64) {

@@ -7,7 +7,7 @@ use call_service::{
     db::Db,
     error::Error,
     store::credentials::{self as store, Owner, Sealed},
-    vault::{Secrets, Vault, rotate::Standing},
+    vault::{Secrets, Vault},
 };
 use diesel_async::AsyncConnection as _;
 use secrecy::ExposeSecret as _;
@@ -29,15 +29,6 @@ pub(super) struct Rows {
     pub(super) all: u64,
     /// How often other credentials were set since, by number. Whoever compares a row with it, or sets one, holds the lock.
     set: Mutex<HashMap<u64, u64>>,
-}
-
-/// What a look at rows found.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Swept {
-    /// Numbers of rows that do not open, say something else, or are gone.
-    pub(super) unreadable: BTreeSet<u64>,
-    /// Rows that are sealed with another key than the present one.
-    pub(super) old: u64,
 }
 
 impl Rows {
@@ -105,10 +96,11 @@ impl Rows {
         Ok(())
     }
 
-    /// Opens so many rows from this one on, and compares what they say.
-    pub(super) async fn sweep(&self, vault: &Vault, first: u64, most: u64) -> anyhow::Result<Swept> {
+    /// Opens so many rows from this one on, and compares what they say. Returns the numbers of those that do not open, say something
+    /// else, or are gone.
+    pub(super) async fn sweep(&self, vault: &Vault, first: u64, most: u64) -> anyhow::Result<BTreeSet<u64>> {
         let end = self.all.min(first + most);
-        let mut swept = Swept::default();
+        let mut unreadable = BTreeSet::new();
         for first in (first..end).step_by(usize::try_from(PAGE)?) {
             let numbers = first..end.min(first + PAGE);
             let set = self.set.lock().await;
@@ -119,27 +111,23 @@ impl Rows {
             let found: HashMap<Uuid, Sealed> = page.into_iter().map(|row| (row.id, row)).collect();
             for n in numbers {
                 let times = set.get(&n).copied().unwrap_or_default();
-                match found.get(&id(n)).and_then(|row| opened(vault, row, n, times)) {
-                    Some(Standing::Present) => {}
-                    Some(Standing::Old) => swept.old += 1,
-                    None => {
-                        swept.unreadable.insert(n);
-                    }
+                if !found.get(&id(n)).is_some_and(|row| opens(vault, row, n, times)) {
+                    unreadable.insert(n);
                 }
             }
         }
-        Ok(swept)
+        Ok(unreadable)
     }
 }
 
-/// How a row stands, if it opens and says what it must in the version that it must have.
-fn opened(vault: &Vault, row: &Sealed, n: u64, times: u64) -> Option<Standing> {
-    let standing = vault.standing(row).ok()?;
-    let (is, must) = (vault.secrets(row).ok()?, secrets(n, times));
-    let same = is.key.expose_secret() == must.key.expose_secret()
-        && is.token.expose_secret() == must.token.expose_secret()
-        && u64::try_from(row.row_version) == Ok(times + 1);
-    same.then_some(standing)
+/// Whether a row opens and says what it must in the version that it must have.
+fn opens(vault: &Vault, row: &Sealed, n: u64, times: u64) -> bool {
+    let must = secrets(n, times);
+    vault.standing(row).is_ok()
+        && vault.secrets(row).is_ok_and(|is| {
+            is.key.expose_secret() == must.key.expose_secret() && is.token.expose_secret() == must.token.expose_secret()
+        })
+        && u64::try_from(row.row_version) == Ok(times + 1)
 }
 
 fn id(n: u64) -> Uuid {
