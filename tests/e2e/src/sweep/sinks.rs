@@ -27,15 +27,15 @@ pub(super) fn open() {
     let provider = SdkTracerProvider::builder().with_simple_exporter(Spans).build();
     if let Ok(subscriber) = telemetry::subscriber(&settings, || Lines, Some(&provider))
         && subscriber.try_init().is_ok()
-        && let Ok(page) = telemetry::page()
     {
+        let page = telemetry::page().expect("this process has no page of metrics yet");
         global::set_meter_provider(SdkMeterProvider::builder().with_reader(page).build());
     }
 }
 
 /// All metrics as the internal listener shows them.
 pub(super) fn page() -> String {
-    telemetry::figures().unwrap_or_default()
+    telemetry::figures().expect("the metrics can be written")
 }
 
 /// The log.

@@ -2,10 +2,11 @@
 
 use anyhow::Result;
 use callbridge_proto::{
-    call::v1::{Call, CallState, PlaceCallRequest, SendToAgentRequest},
+    call::v1::{Call, CallState, SendToAgentRequest},
     campaign::v1::CampaignState,
+    id::CallId,
 };
-use data_encoding::HEXLOWER;
+use data_encoding::{BASE64, HEXLOWER};
 use e2e::{
     Socket, Story, answer,
     campaign::always,
@@ -76,6 +77,8 @@ async fn two_hundred_planted_values_are_told_nowhere() -> Result<()> {
     let looked = sweep::looked();
     assert!(looked.canaries - before.canaries >= 200, "{looked:?}");
     // Nothing leaks where nothing is told.
+    let page = runtime::telemetry::figures()?;
+    assert!(page.contains("callbridge_requests_refused"), "{page}");
     for (told, what) in [
         (looked.lines - before.lines, "lines"),
         (looked.spans - before.spans, "spans"),
@@ -106,11 +109,14 @@ async fn wrong_requests(story: &Story) -> Result<()> {
         };
         refusal(&status);
     }
-    let wrong_number = PlaceCallRequest {
-        to: "0981377".to_owned(),
-        ..story.request("")
-    };
-    assert!(story.stack.clients().calls().place_call(wrong_number).await.is_err());
+    plant("a wrong number", "09813770");
+    let wrong = story
+        .stack
+        .clients()
+        .calls()
+        .place_call(story.request("09813770"))
+        .await;
+    refusal(&wrong.expect_err("a wrong number is refused"));
 
     let forged = canary("token", 0).repeat(5)[..84].to_owned();
     plant("a forged token", &forged);
@@ -125,12 +131,20 @@ async fn wrong_requests(story: &Story) -> Result<()> {
         .connect_url
         .replace(&story.registered.urls.account_token, &forged);
     assert_eq!(answer(&connect, &[]).await?.0, 404);
-    let socket = format!("{}/ws/exotel/voice/{forged}", base.replace("http", "ws"));
-    assert_eq!(
-        Socket::open(&socket, Some(("canaryuser", "canarypassword")))
-            .await?
-            .err(),
-        Some(404)
+    let base = base.replace("http", "ws");
+    let call = CallId(uuid::Uuid::from_u128(7)).to_string();
+    let socket = exotel::paths::SOCKET
+        .replace("{call_id}", &call)
+        .replace("{token}", &forged);
+    assert_eq!(Socket::open(&format!("{base}{socket}"), None).await?.err(), Some(404));
+    let (user, password) = (canary("user", 0), canary("password", 0));
+    plant("a user", &user);
+    plant("a password", &password);
+    plant(
+        "a user and a password",
+        &BASE64.encode(format!("{user}:{password}").as_bytes()),
     );
+    let socket = format!("{base}{}", exotel::paths::STATIC_SOCKET);
+    assert_eq!(Socket::open(&socket, Some((&user, &password))).await?.err(), Some(401));
     Ok(())
 }

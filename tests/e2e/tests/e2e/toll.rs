@@ -165,10 +165,7 @@ async fn a_key_may_have_less_than_the_service() -> Result<()> {
         .place_call(story.request("+919812340019"))
         .await
         .unwrap_err();
-    assert_eq!(
-        refusal(&spent),
-        refused(Code::ResourceExhausted, "DAILY_CALLS_SPENT")
-    );
+    assert_eq!(refusal(&spent), refused(Code::ResourceExhausted, "DAILY_CALLS_SPENT"));
     // A repeat is answered as the first one was, and is no call more; nor was the one that was refused.
     assert!(narrow.calls().place_call(first).await?.into_inner().repeated);
     assert_eq!(
@@ -223,10 +220,7 @@ async fn the_cap_of_a_day_holds_at_all_replicas_together() -> Result<()> {
     for (request, answer) in requests.iter().zip(answers) {
         match answer {
             Ok(_) => placed.push(request.clone()),
-            Err(status) => assert_eq!(
-                refusal(&status),
-                refused(Code::ResourceExhausted, "DAILY_CALLS_SPENT")
-            ),
+            Err(status) => assert_eq!(refusal(&status), refused(Code::ResourceExhausted, "DAILY_CALLS_SPENT")),
         }
     }
     assert_eq!(placed.len(), 5);
@@ -282,9 +276,9 @@ async fn campaigns_wait_for_another_day() -> Result<()> {
         Err("none".to_owned())
     });
     waits.await?;
-    let refused = story.stack.clients().calls().place_call(story.request(CUSTOMER)).await;
+    let answer = story.stack.clients().calls().place_call(story.request(CUSTOMER)).await;
     assert_eq!(
-        refusal(&refused.unwrap_err()),
+        refusal(&answer.unwrap_err()),
         refused(Code::ResourceExhausted, "DAILY_CALLS_SPENT")
     );
     assert_eq!(
