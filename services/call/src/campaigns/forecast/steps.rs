@@ -154,7 +154,12 @@ impl<'a> Run<'a> {
             }
             let next = self.next_change();
             let idle = ready <= NOBODY || self.per_second <= 0.0;
-            let until = if idle { next } else { next.min(self.now + self.step) };
+            // No step goes over the end of an hour: what is dialled counts for one.
+            let until = if idle {
+                next
+            } else {
+                next.min(self.now + self.step).min(hour(self.now) + TimeDelta::hours(1))
+            };
             if (idle && next >= self.end) || self.now >= self.end {
                 break;
             }
@@ -219,8 +224,7 @@ impl<'a> Run<'a> {
         self.active.push_back((self.now, calls));
         let active: f64 = self.active.iter().map(|(_, calls)| calls).sum();
         let slots = active.min(self.per_second * self.seconds);
-        let start = self.now.timestamp().div_euclid(3_600) * 3_600;
-        let start = DateTime::from_timestamp(start, 0).unwrap_or(self.now);
+        let start = hour(self.now);
         let seen = &mut self.seen;
         seen.calls += calls;
         seen.peak_slots = seen.peak_slots.max(slots);
@@ -233,6 +237,11 @@ impl<'a> Run<'a> {
             None => seen.hours.push(Hour { start, calls, slots }),
         }
     }
+}
+
+/// The hour's first instant.
+fn hour(at: DateTime<Utc>) -> DateTime<Utc> {
+    DateTime::from_timestamp(at.timestamp().div_euclid(3_600) * 3_600, 0).unwrap_or(at)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "seconds of at most a year")]

@@ -173,6 +173,18 @@ fn a_million_contacts_for_a_year_take_bounded_work() {
     assert!(seen.left > 0.0 && seen.hours.len() <= 366 * 24 + 1);
 }
 
+/// Steps that are no part of an hour: none is counted in the hour before the one it is in.
+#[test]
+fn an_hour_has_no_more_calls_than_the_pace_allows() {
+    let capacity = Capacity {
+        slots: None,
+        per_minute: 2.991_594_300_404_481,
+    };
+    let seen = run(&Rules::default(), [group(5_984)], Calls::default(), capacity, morning());
+    let most = capacity.per_minute * 60.0 + 1e-6;
+    assert!(seen.hours.iter().all(|hour| hour.calls <= most), "{:?}", seen.hours);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
