@@ -86,7 +86,8 @@ async fn nothing_is_traced_between_two_frames() {
             assert_eq!(socket.listen(160).await, [7; 160]);
         }
     };
-    talk(5).await;
+    // A second, in which what belongs to the beginning comes to its end.
+    talk(50).await;
     let before = counted.so_far();
     assert!(before > 0, "the call's beginning is not traced");
     talk(100).await;
