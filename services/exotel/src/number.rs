@@ -158,6 +158,16 @@ pub fn names_range(prefix: &str) -> bool {
     code.is_some_and(|code| is_global_network(code) || digits.len() >= code.to_string().len() + NAMED)
 }
 
+/// Whether a prefix that [`names_range`] opens numbers that cost extra, by trying numbers that begin with it.
+pub fn opens_extra(prefix: &str) -> bool {
+    let tried = |length: usize, first: u32| {
+        let rest = (first..).map(|digit| char::from_digit(digit % 10, 10).unwrap_or('0'));
+        let number: String = prefix.chars().chain(rest).take(1 + length).collect();
+        PhoneNumber::parse(&number).is_ok_and(|number| number.expose().starts_with(prefix) && number.costs_extra())
+    };
+    names_range(prefix) && (7..=15).any(|length| (0..10).any(|first| tried(length, first)))
+}
+
 impl fmt::Display for PhoneNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "+{}******{}", self.country_code, self.last4())

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use exotel::{PhoneNumber, number::names_range};
+use exotel::{
+    PhoneNumber,
+    number::{names_range, opens_extra},
+};
 
 /// Prefixes of one list.
 const MOST: usize = 64;
@@ -92,10 +95,10 @@ impl Prefixes {
     }
 
     /// Whether everything that this list allows `other` allows too: a country does not open its numbers that cost extra, so it does not
-    /// cover a range that is named.
+    /// cover a range of these.
     pub fn is_within(&self, other: &Self) -> bool {
         let covers =
-            |wider: &str, prefix: &str| prefix.starts_with(wider) && (names_range(wider) || !names_range(prefix));
+            |wider: &str, prefix: &str| prefix.starts_with(wider) && (names_range(wider) || !opens_extra(prefix));
         self.0
             .iter()
             .all(|prefix| other.0.iter().any(|wider| covers(wider, prefix)))
@@ -195,7 +198,14 @@ mod tests {
         ] {
             assert!(!within(narrow, wide), "{narrow} in {wide}");
         }
-        for (narrow, wide) in [("+91", "+"), ("+91", "+91"), ("+9118601", "+911860"), ("+8816", "+881")] {
+        for (narrow, wide) in [
+            ("+91", "+"),
+            ("+91", "+91"),
+            ("+9118601", "+911860"),
+            ("+8816", "+881"),
+            ("+919812", "+91"),
+            ("+971501", "+971"),
+        ] {
             assert!(within(narrow, wide), "{narrow} in {wide}");
         }
     }

@@ -158,6 +158,7 @@ async fn a_key_dials_no_more_than_the_one_it_is_made_with() {
         (&unreadable, None, &["+9198"], 0, MORE),
     ] {
         let request = api::CreateKeyRequest {
+            name: maker.principal.name.to_string(),
             dial_prefixes: prefixes.iter().map(ToString::to_string).collect(),
             daily_calls,
             ..request(&["keys.write"], None)
@@ -165,6 +166,15 @@ async fn a_key_dials_no_more_than_the_one_it_is_made_with() {
         let read = New::read(maker, now(), &rules(cap), &request);
         assert_eq!(refusal(read), expected, "{prefixes:?} {daily_calls} {cap:?}");
     }
+    // Calls are counted by name: under another one it would have its cap once more.
+    let elsewhere = api::CreateKeyRequest {
+        name: "elsewhere".to_owned(),
+        dial_prefixes: vec!["+9198".to_owned()],
+        daily_calls: 10,
+        ..request(&["keys.write"], None)
+    };
+    assert_eq!(refusal(New::read(&narrow, now(), &rules(None), &elsewhere)), MORE);
+    assert_eq!(refusal(New::read(&default, now(), &rules(None), &elsewhere)), "none");
 }
 
 #[test]
