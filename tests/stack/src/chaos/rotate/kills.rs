@@ -121,7 +121,10 @@ impl Run<'_> {
             if before <= self.rows.all / 2 {
                 self.now().writer = both.clone();
             }
-            let (kills, written) = (self.now().figures.kills, self.now().figures.written);
+            let (kills, written) = {
+                let figures = &self.now().figures;
+                (figures.kills, figures.written)
+            };
             if before == 0 || kills >= self.kills {
                 self.complete().await?;
                 if kills >= self.kills {
