@@ -176,4 +176,32 @@ mod tests {
         assert_eq!(found.leaks.len(), 2);
         assert_eq!((found.looked.lines, found.looked.pages), (2, 1));
     }
+
+    #[test]
+    fn a_number_is_told_apart_from_the_digits_of_a_figure() {
+        let leaks = |told: &str| {
+            let mut found = Found::new();
+            found.canaries.plant("a number", b"9812000008");
+            found.look(Sink::Page, told.as_bytes());
+            found.leaks.len()
+        };
+        for figure in [
+            "sum 0.25929799812000008",
+            "sum 0.9812000008",
+            "sum 98120000081",
+            "nanos=179812000008",
+        ] {
+            assert_eq!(leaks(figure), 0, "{figure}");
+        }
+        for number in [
+            "+919812000008",
+            "to=09812000008,",
+            "9812000008",
+            "tel:00919812000008;x",
+            "0.5 9812000008",
+            "call.9812000008",
+        ] {
+            assert_eq!(leaks(number), 1, "{number}");
+        }
+    }
 }

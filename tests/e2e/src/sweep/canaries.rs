@@ -1,6 +1,6 @@
 //! Values that must be told nowhere.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use aho_corasick::AhoCorasick;
 
@@ -45,9 +45,27 @@ impl Canaries {
             self.search = AhoCorasick::new(self.planted.keys()).ok().map(Arc::new);
         }
         let search = self.search.as_ref()?;
-        let first = search.find(text)?;
-        self.planted.get(&text[first.range()]).copied()
+        let found = search
+            .find_overlapping_iter(text)
+            .find(|found| is_apart(text, found.range()))?;
+        self.planted.get(&text[found.range()]).copied()
     }
+}
+
+/// Whether digits that were found are a number of their own, with a country's code or a trunk zero before them at most, and not some of
+/// the digits of a figure such as 0.25929799812000008. Anything else that is found is what it is.
+fn is_apart(text: &[u8], at: Range<usize>) -> bool {
+    if !text[at.clone()].iter().all(u8::is_ascii_digit) {
+        return true;
+    }
+    if text.get(at.end).is_some_and(u8::is_ascii_digit) {
+        return false;
+    }
+    let before = &text[..at.start];
+    let digits = before.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let (before, code) = before.split_at(before.len() - digits);
+    let is_fraction = matches!(before, [.., whole, b'.'] if whole.is_ascii_digit());
+    !is_fraction && matches!(code, b"" | b"0" | b"91" | b"091" | b"0091")
 }
 
 /// Whether it looks like one of `exotel::token`: 63 bytes in base64url, the first of which is its version.
