@@ -5,23 +5,20 @@ mod canaries;
 mod sinks;
 
 use std::{
-    sync::{Mutex, MutexGuard, Once, PoisonError},
+    sync::{LazyLock, Mutex, MutexGuard, Once, PoisonError},
     thread,
 };
 
-use canaries::Canaries;
-
-/// Canaries are at least this long: less is found by chance in ids.
-const SHORTEST: usize = 8;
+use canaries::{Canaries, SHORTEST};
 
 /// What was found and is told, at most: one leak often tells itself again and again.
 const MOST: usize = 12;
 
 /// Of this process.
-static FOUND: Mutex<Found> = Mutex::new(Found::new());
+static FOUND: LazyLock<Mutex<Found>> = LazyLock::new(Mutex::default);
 
 /// What is looked for, and what was found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Found {
     canaries: Canaries,
     /// Pieces that were looked through, of each sink.
@@ -45,20 +42,6 @@ pub struct Looked {
 }
 
 impl Found {
-    const fn new() -> Self {
-        Self {
-            canaries: Canaries::new(),
-            looked: Looked {
-                canaries: 0,
-                lines: 0,
-                spans: 0,
-                pages: 0,
-                errors: 0,
-            },
-            leaks: Vec::new(),
-        }
-    }
-
     /// Looks through what a sink was told.
     fn look(&mut self, sink: Sink, told: &[u8]) {
         let count = match sink {
@@ -153,7 +136,7 @@ mod tests {
     fn tokens_are_found_although_nobody_planted_them() {
         let keys = exotel::token::TokenKeys::parse(&format!("1:{}=", "A".repeat(43))).unwrap();
         let token = keys.mint(exotel::token::Purpose::Callback, uuid::Uuid::from_u128(7), [9; 8], 1);
-        let mut found = Found::new();
+        let mut found = Found::default();
         found.look(Sink::Line, format!("path=/status/{token}?x").as_bytes());
         found.look(Sink::Line, format!("path=/status/{}", &token[..80]).as_bytes());
         assert_eq!(found.leaks.len(), 1);
@@ -161,7 +144,7 @@ mod tests {
 
     #[test]
     fn what_is_told_is_found_wherever_it_stands() {
-        let mut found = Found::new();
+        let mut found = Found::default();
         found.canaries.plant("a token", b"canary-3f9c11");
         found.look(Sink::Line, b"nothing of note: canary-3f9c1");
         assert!(found.leaks.is_empty());
@@ -180,7 +163,7 @@ mod tests {
     #[test]
     fn a_number_is_told_apart_from_the_digits_of_a_figure() {
         let leaks = |told: &str| {
-            let mut found = Found::new();
+            let mut found = Found::default();
             found.canaries.plant("a number", b"9812000008");
             found.look(Sink::Page, told.as_bytes());
             found.leaks.len()

@@ -1,39 +1,64 @@
 //! Values that must be told nowhere.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
-
-use aho_corasick::AhoCorasick;
+use std::{collections::HashMap, ops::Range};
 
 /// Characters of a token.
 const TOKEN: usize = 84;
+/// By so many first bytes a value is found; none is shorter.
+pub(super) const SHORTEST: usize = 8;
 
 /// Values to look for, all at once.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Canaries {
-    /// What each one is.
-    planted: BTreeMap<Vec<u8>, &'static str>,
-    /// Finds them, unless there are newer ones.
-    search: Option<Arc<AhoCorasick>>,
+    /// What begins so, and what it is. Stories plant all the time, so there is nothing here that would be built again.
+    planted: HashMap<[u8; SHORTEST], Vec<Canary>>,
+    /// The first two bytes of all of them, since few texts have any.
+    begins: Begins,
+    count: usize,
+}
+
+#[derive(Debug)]
+struct Canary {
+    value: Vec<u8>,
+    what: &'static str,
+}
+
+/// Pairs of bytes.
+#[derive(Debug)]
+struct Begins(Box<[bool]>);
+
+impl Default for Begins {
+    fn default() -> Self {
+        Self(vec![false; 1 << 16].into())
+    }
+}
+
+impl Begins {
+    fn at(&mut self, first: u8, second: u8) -> &mut bool {
+        &mut self.0[usize::from(u16::from_be_bytes([first, second]))]
+    }
 }
 
 impl Canaries {
-    pub(super) const fn new() -> Self {
-        Self {
-            planted: BTreeMap::new(),
-            search: None,
-        }
-    }
-
-    /// One more.
+    /// One more. What is too short is not looked for.
     pub(super) fn plant(&mut self, what: &'static str, value: &[u8]) {
-        if self.planted.insert(value.to_vec(), what).is_none() {
-            self.search = None;
+        let Some(begin) = value.first_chunk::<SHORTEST>() else {
+            return;
+        };
+        let same = self.planted.entry(*begin).or_default();
+        if same.iter().all(|canary| canary.value != value) {
+            *self.begins.at(begin[0], begin[1]) = true;
+            self.count += 1;
+            same.push(Canary {
+                value: value.to_vec(),
+                what,
+            });
         }
     }
 
     /// How many there are.
     pub(super) fn planted(&self) -> usize {
-        self.planted.len()
+        self.count
     }
 
     /// What is in this text, if any is: tokens, whether they were planted or not, and what was planted.
@@ -41,14 +66,16 @@ impl Canaries {
         if text.split(|byte| !is_of_token(*byte)).any(is_token) {
             return Some("a token");
         }
-        if self.search.is_none() {
-            self.search = AhoCorasick::new(self.planted.keys()).ok().map(Arc::new);
-        }
-        let search = self.search.as_ref()?;
-        let found = search
-            .find_overlapping_iter(text)
-            .find(|found| is_apart(text, found.range()))?;
-        self.planted.get(&text[found.range()]).copied()
+        (0..text.len().saturating_sub(SHORTEST - 1)).find_map(|at| {
+            if !*self.begins.at(text[at], text[at + 1]) {
+                return None;
+            }
+            let begin = text[at..].first_chunk::<SHORTEST>()?;
+            let canaries = self.planted.get(begin)?.iter();
+            let mut found = canaries
+                .filter(|canary| text[at..].starts_with(&canary.value) && is_apart(text, at..at + canary.value.len()));
+            found.next().map(|canary| canary.what)
+        })
     }
 }
 
