@@ -33,6 +33,7 @@ if [ -n "$programs" ]; then
         cp "$programs/$program" "$context/programs/"
         strip --strip-debug "$context/programs/$program"
     done
+    k8s/image/sbom.sh "$context/programs/sbom"
 else
     # What git knows, and no target folder.
     git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from - | tar --extract --directory "$context"

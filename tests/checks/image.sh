@@ -72,6 +72,16 @@ root=$("${buildah[@]}" mount "$container")
 for program in call-service edge callbridge echo-agent; do
     echo "image: /$program is $(mib "$(stat --format %s "$root/$program")")"
 done
+for program in call-service edge callbridge echo-agent; do
+    # Every program has the crate that all of them are built on, with the version of the lock file.
+    python3 - "$root/sbom/$program.cdx.json" << 'PY' || bad "/sbom/$program.cdx.json is not what it is made of"
+import json, sys, tomllib
+bom = json.load(open(sys.argv[1]))
+locked = {(p["name"], p["version"]) for p in tomllib.load(open("Cargo.lock", "rb"))["package"]}
+parts = {(c["name"], c["version"]) for c in bom["components"]}
+assert bom["bomFormat"] == "CycloneDX" and parts <= locked and any(name == "tokio" for name, _ in parts)
+PY
+done
 user=$("${podman[@]}" image inspect --format '{{.Config.User}} {{.Config.Entrypoint}}' localhost/callbridge:check)
 [ "$user" = '65532:65532 [/call-service]' ] || bad "user and entry point are $user"
 privileged=$(find "$root" -xdev \( -perm /6000 -o -name sh -o -name bash \) -print -quit)
