@@ -13,6 +13,7 @@ pub mod edges;
 pub mod greetings;
 pub mod inbound;
 pub mod lapse;
+mod masking;
 pub mod passthru;
 pub mod recordings;
 pub mod resolve;

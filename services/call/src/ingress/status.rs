@@ -7,15 +7,14 @@ use callbridge_proto::id::CallId;
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use exotel::{
-    BodyEncoding, Caller, PhoneNumber, ProviderStatus,
+    BodyEncoding, Caller, ProviderStatus,
     callback::{CallbackEvent, StatusCallback},
 };
-use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{Instrument as _, error, warn};
 
 use super::{
-    bounded,
+    bounded, masking,
     resolve::{self, Identity},
 };
 use crate::{
@@ -109,7 +108,7 @@ async fn apply(app: &Arc<App>, pick: Pick) -> Result<Option<i64>, Error> {
             let Some(delivery) = inbox::take(conn, pick).await? else {
                 return Ok(None);
             };
-            taken = Some((delivery.id, delivery.received_at));
+            taken = Some(delivery.clone());
             // Most of the time there is none, and that leaves no trace.
             let changed = apply_taken(conn, &delivery)
                 .instrument(trace::finding("apply_callback"))
@@ -126,7 +125,8 @@ async fn apply(app: &Arc<App>, pick: Pick) -> Result<Option<i64>, Error> {
             Ok(Some(delivery.id))
         }
         (Err(error), None) => Err(error),
-        (Err(error), Some((id, received_at))) => {
+        (Err(error), Some(delivery)) => {
+            let (id, received_at) = (delivery.id, delivery.received_at);
             // By the database's clock: this replica's may be wrong by a day (F37).
             if may_pass(&error) && calls::database_now(&conn).await? - received_at <= PATIENCE {
                 return Err(error);
@@ -136,6 +136,7 @@ async fn apply(app: &Arc<App>, pick: Pick) -> Result<Option<i64>, Error> {
                 &mut conn,
                 id,
                 &bounded(&format!("could not be applied: {error}"), PROBLEM_CHARS),
+                &masking::raw(&delivery.body),
             )
             .await?;
             Ok(Some(id))
@@ -195,23 +196,31 @@ async fn apply_taken(conn: &mut AsyncPgConnection, delivery: &Delivery) -> Resul
         match StatusCallback::parse(delivery.content_type.as_deref(), Bytes::from(delivery.body.clone())).await {
             Ok(callback) => callback,
             Err(error) => {
-                inbox::park(conn, delivery.id, &error.to_string()).await?;
+                inbox::park(conn, delivery.id, &error.to_string(), &masking::raw(&delivery.body)).await?;
                 return Ok(false);
             }
         };
+    // Whoever sets it aside has read it, and nobody needs the people in it any more.
+    let masked = masking::fields(&callback.to_json());
     let Some((call, now)) = calls::lock(conn, delivery.call_id()).await? else {
-        inbox::park(conn, delivery.id, "there is no such call").await?;
+        inbox::park(conn, delivery.id, "there is no such call", &masked).await?;
         return Ok(false);
     };
     trace::follow(&call);
     if call.blanked_at.is_some() {
         // Kept without what was blanked, and counted by its problem.
-        inbox::applied(conn, delivery.id, kept(&callback.to_json())).await?;
-        inbox::park(conn, delivery.id, "late: the call's personal columns are blanked").await?;
+        inbox::applied(conn, delivery.id, masked.clone()).await?;
+        inbox::park(
+            conn,
+            delivery.id,
+            "late: the call's personal columns are blanked",
+            &masked,
+        )
+        .await?;
         return Ok(false);
     }
     if resolve::never_dialled(&call) {
-        inbox::park(conn, delivery.id, "the call was never dialled").await?;
+        inbox::park(conn, delivery.id, "the call was never dialled", &masked).await?;
         return Ok(false);
     }
     let told = callback.call_sid.as_deref().and_then(resolve::sid);
@@ -222,7 +231,7 @@ async fn apply_taken(conn: &mut AsyncPgConnection, delivery: &Delivery) -> Resul
         Identity::Fits | Identity::New(_) => None,
     };
     if let Some(what) = contradiction {
-        return set_aside(conn, delivery, call, now, what).await;
+        return set_aside(conn, (delivery, &masked), call, now, what).await;
     }
     let (event, kind) = match meaning(&callback) {
         Meaning::Ended(end) => (Event::Ended(Source::Callback, end), None),
@@ -242,19 +251,19 @@ async fn apply_taken(conn: &mut AsyncPgConnection, delivery: &Delivery) -> Resul
         ..Change::default()
     };
     let (_, changed) = record_locked(conn, call, now, Some(&event), kind, facts(&callback).changing(change)).await?;
-    inbox::applied(conn, delivery.id, kept(&callback.to_json())).await?;
+    inbox::applied(conn, delivery.id, masked).await?;
     Ok(changed)
 }
 
 /// A callback that is about another call is never applied: a person looks at it, and Exotel is asked at once.
 async fn set_aside(
     conn: &mut AsyncPgConnection,
-    delivery: &Delivery,
+    (delivery, masked): (&Delivery, &[u8]),
     call: Call,
     now: DateTime<Utc>,
     what: &'static str,
 ) -> Result<bool, Error> {
-    inbox::park(conn, delivery.id, &format!("contradicts the call: {what}")).await?;
+    inbox::park(conn, delivery.id, &format!("contradicts the call: {what}"), masked).await?;
     if call.needs_review {
         return Ok(false);
     }
@@ -301,40 +310,9 @@ fn facts(callback: &StatusCallback) -> Note {
     note.with("fields", fields).with("encoding", encoding)
 }
 
-/// What the inbox keeps of a callback. The body fitted as it came, and escaped it may not: then nothing of it is kept.
-fn kept(fields: &Value) -> Vec<u8> {
-    let kept = masked(fields).to_string().into_bytes();
-    if kept.len() <= MAX_BODY {
-        kept
-    } else {
-        br#"{"left_out":"too long"}"#.to_vec()
-    }
-}
-
-/// A callback's fields without numbers.
-fn masked(fields: &Value) -> Value {
-    match fields {
-        Value::Object(fields) => fields
-            .iter()
-            .map(|(key, value)| (key.clone(), if is_an_id(key) { value.clone() } else { masked(value) }))
-            .collect(),
-        Value::Array(values) => values.iter().map(masked).collect(),
-        Value::String(text) => {
-            PhoneNumber::parse(text).map_or_else(|_| fields.clone(), |number| number.to_string().into())
-        }
-        Value::Number(number) if number.as_u64().is_some_and(|number| number > 9_999_999) => "masked".into(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => fields.clone(),
-    }
-}
-
-fn is_an_id(key: &str) -> bool {
-    key.eq_ignore_ascii_case("callsid") || key.eq_ignore_ascii_case("customfield")
-}
-
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
-    use serde_json::json;
 
     use super::*;
     use crate::calls::state::Outcome;
@@ -386,32 +364,5 @@ mod tests {
         ] {
             assert_eq!(meaning(&read(form)), Meaning::Unknown, "{form}");
         }
-    }
-
-    #[test]
-    fn the_inbox_keeps_what_its_column_takes() {
-        let form = format!("Status=completed&Text={}", "%01".repeat(20_000)).into_bytes();
-        assert!(form.len() <= MAX_BODY);
-        let callback = StatusCallback::parse(None, form.into())
-            .now_or_never()
-            .unwrap()
-            .unwrap();
-        assert!(callback.to_json().to_string().len() > MAX_BODY && kept(&callback.to_json()).len() <= MAX_BODY);
-        assert_eq!(kept(&json!({ "Status": "busy" })), br#"{"Status":"busy"}"#);
-    }
-
-    #[test]
-    fn the_inbox_keeps_no_numbers() {
-        let kept = masked(&json!({
-            "CallSid": "919812345678", "From": "09812345678", "Status": "completed", "To": 9_812_345_678_u64,
-            "Legs": [{ "Number": "+919812345678", "OnCallDuration": "41" }], "RecordingUrl": null,
-        }));
-        assert_eq!(
-            kept,
-            json!({
-                "CallSid": "919812345678", "From": "+91******5678", "Status": "completed", "To": "masked",
-                "Legs": [{ "Number": "+91******5678", "OnCallDuration": "41" }], "RecordingUrl": null,
-            })
-        );
     }
 }

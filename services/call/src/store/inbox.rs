@@ -94,10 +94,10 @@ pub async fn applied(conn: &mut AsyncPgConnection, id: i64, masked: Vec<u8>) -> 
     Prepared(update).execute(conn).await
 }
 
-/// Sets a row aside for a person.
-pub async fn park(conn: &mut AsyncPgConnection, id: i64, problem: &str) -> QueryResult<usize> {
+/// Sets a row aside for a person, and replaces its body by one without numbers.
+pub async fn park(conn: &mut AsyncPgConnection, id: i64, problem: &str, masked: &[u8]) -> QueryResult<usize> {
     diesel::update(webhook_inbox::table.find(id))
-        .set(webhook_inbox::problem.eq(problem))
+        .set((webhook_inbox::problem.eq(problem), webhook_inbox::body.eq(masked)))
         .execute(conn)
         .await
 }
