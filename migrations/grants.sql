@@ -19,7 +19,7 @@ BEGIN
             ]),
             ('callsvc_app', 'SELECT, INSERT, UPDATE, DELETE', ARRAY[
                 'credentials', 'call_commands', 'webhook_inbox', 'transcripts', 'campaign_phones', 'contacts', 'suppressions',
-                'campaign_deltas', 'campaign_counts', 'caller_days'
+                'campaign_deltas', 'campaign_counts', 'caller_days', 'number_holds'
             ]),
             -- What is only ever appended to.
             ('callsvc_app', 'SELECT, INSERT', ARRAY[
@@ -27,12 +27,16 @@ BEGIN
                 'campaign_zones'
             ]),
             ('callsvc_app', 'SELECT', ARRAY['__diesel_schema_migrations']),
+            -- When it was noted is the database's word, and no role may change what was.
+            (
+                'callsvc_app', 'SELECT, INSERT (principal, key_id, method, subject, trace_id, outcome, data)', ARRAY['audit']
+            ),
 
             -- Retention, run as a role of its own: it makes nothing, and sees no credentials and no keys.
             ('callsvc_purge', 'SELECT, UPDATE', ARRAY['calls', 'media_sessions']),
-            ('callsvc_purge', 'SELECT, UPDATE, DELETE', ARRAY['webhook_inbox']),
-            ('callsvc_purge', 'SELECT, DELETE', ARRAY['call_commands', 'transcripts', 'contacts']),
-            ('callsvc_purge', 'SELECT', ARRAY['campaigns', '__diesel_schema_migrations']),
+            ('callsvc_purge', 'SELECT, UPDATE, DELETE', ARRAY['webhook_inbox', 'transcripts']),
+            ('callsvc_purge', 'SELECT, DELETE', ARRAY['call_commands', 'contacts']),
+            ('callsvc_purge', 'SELECT', ARRAY['campaigns', 'number_holds', '__diesel_schema_migrations']),
             ('callsvc_purge', 'INSERT', ARRAY['campaign_deltas']),
 
             -- Numbers are masked, and nothing that was said is there.
@@ -51,6 +55,11 @@ BEGIN
             ('callsvc_app', 'EXECUTE ON FUNCTION call_events_partitions(integer)'),
             ('callsvc_app', 'EXECUTE ON FUNCTION call_events_drop(text)'),
             ('callsvc_app', 'EXECUTE ON FUNCTION call_events_forget_late(interval, bigint)'),
+            ('callsvc_app', 'EXECUTE ON FUNCTION number_hash(text)'),
+            ('callsvc_app', 'EXECUTE ON FUNCTION call_events_untell(uuid[])'),
+            ('callsvc_app', 'EXECUTE ON FUNCTION suppression_history_hash(text)'),
+            ('callsvc_app', 'EXECUTE ON FUNCTION audit_forget(interval, bigint)'),
+            ('callsvc_purge', 'EXECUTE ON FUNCTION audit_forget(interval, bigint)'),
             ('callsvc_purge', 'EXECUTE ON FUNCTION call_events_drop(text)'),
             ('callsvc_purge', 'EXECUTE ON FUNCTION call_events_forget_late(interval, bigint)')
         ) AS rights (role, what)

@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "callbridge/access/v1/key.proto",
     "callbridge/agent/v1/agent.proto",
     "callbridge/agent/v1/hook.proto",
@@ -15,6 +15,7 @@ const FILES: [&str; 10] = [
     "callbridge/directory/v1/credentials.proto",
     "callbridge/directory/v1/phone.proto",
     "callbridge/ingress/v1/ingress.proto",
+    "callbridge/privacy/v1/privacy.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -39,12 +39,17 @@ mod generated {
             tonic::include_proto!("callbridge.ingress.v1");
         }
     }
+    pub mod privacy {
+        pub mod v1 {
+            tonic::include_proto!("callbridge.privacy.v1");
+        }
+    }
 }
 
 mod codec;
 pub mod id;
 
-pub use generated::{access, agent, call, campaign, directory, ingress};
+pub use generated::{access, agent, call, campaign, directory, ingress, privacy};
 
 /// The encoded descriptor set of every service, for reflection.
 pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("callbridge");

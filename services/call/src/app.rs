@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     access::{self, listed::Listed},
+    audit::Trail,
     calls::{breaker::Breakers, hub::Hub, turnstile::Turnstiles},
     campaigns::hook::Hooks,
     config::Config,
@@ -43,6 +44,8 @@ const HOOKS_AT_ONCE: usize = 8;
 pub struct App {
     /// The rows.
     pub db: Db,
+    /// What is shown to whom.
+    pub trail: Trail,
     /// The time, and new ids.
     pub clock: Clock,
     /// Credentials at rest.
@@ -110,8 +113,10 @@ impl App {
     /// When a part's settings cannot be used.
     pub fn new(config: Config, clock: Clock, tasks: Tasks) -> Result<Arc<Self>, AppError> {
         let config = Arc::new(config);
+        let db = Db::connect(&config.database)?;
         Ok(Arc::new(Self {
-            db: Db::connect(&config.database)?,
+            trail: Trail::new(db.clone(), tasks.clone()),
+            db,
             clock,
             vault: Vault::new(config.credential_keys.clone(), config.environment.clone()),
             keys: Listed::new(access::stale_after(config.api_keys_refresh)),

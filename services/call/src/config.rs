@@ -1,5 +1,6 @@
 //! Every setting, read once from the environment.
 
+mod retention;
 mod rewrap;
 mod tls;
 mod toll;
@@ -16,6 +17,7 @@ use runtime::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
+pub use retention::Retention;
 pub use rewrap::Rewrap;
 pub use tls::Tls;
 
@@ -60,8 +62,8 @@ pub struct Config {
     pub settle_window: TimeDelta,
     /// When Exotel is asked after a call's last media session.
     pub read_back_steps: Vec<TimeDelta>,
-    /// How long after its end a call keeps its personal columns; none is for ever.
-    pub retention: Option<TimeDelta>,
+    /// How long what is kept about people is kept.
+    pub retention: Retention,
     /// Where the edges store recordings: to give them out, and to erase old ones.
     pub recording_store: Option<Place>,
     /// A replica that dies while it asks Exotel about calls gives them back after this; longer than its questions may take.
@@ -205,7 +207,7 @@ impl Config {
         let settle_window = values::delta(vars_ref, "SETTLE_WINDOW", seconds(900));
         let read_back_steps = values::deltas(vars_ref, "READ_BACK_STEPS", &[10, 30, 60].map(seconds));
         let read_back_lease = values::delta(vars_ref, "READ_BACK_LEASE", seconds(60));
-        let retention = values::period(vars_ref, "RETENTION", Duration::from_hours(24 * 400));
+        let retention = Retention::read(vars_ref);
         let recording_store = Place::read(vars_ref, "RECORDING_STORE");
         let poll_interval = values::duration(vars_ref, "POLL_INTERVAL", seconds(1));
         let breaker_after = vars_ref.parsed_or("BREAKER_AFTER", "a number, 0 for never", 10);

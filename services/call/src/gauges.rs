@@ -65,7 +65,7 @@ pub(crate) fn start(app: &Arc<App>) {
 
 async fn read(app: &App) -> Result<Sample, Error> {
     let mut conn = app.db.conn().await?;
-    Ok(gauges::read(&mut conn).await?)
+    Ok(gauges::read(&mut conn, &app.config.retention).await?)
 }
 
 fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

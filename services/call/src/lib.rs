@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod app;
+pub mod audit;
 pub mod calls;
 pub mod campaigns;
 pub mod config;
@@ -14,6 +15,7 @@ mod gauges;
 mod incoming;
 pub mod ingress;
 pub mod metrics;
+mod privacy;
 pub mod rewrap;
 pub mod rpc;
 mod serve;

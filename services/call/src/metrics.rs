@@ -18,7 +18,10 @@ use runtime::telemetry::{label, meter};
 use tokio::time::Instant;
 
 use crate::{
-    calls::state::{Direction, State},
+    calls::{
+        retention::Class,
+        state::{Direction, State},
+    },
     store::calls::Call,
 };
 
@@ -109,6 +112,7 @@ pub struct Metrics {
     read_backs: Counter<u64>,
     quarantined: Counter<u64>,
     blanked: Counter<u64>,
+    purged: Counter<u64>,
     streams: Streams,
     dials: Histogram<f64>,
     notified: Counter<u64>,
@@ -139,6 +143,11 @@ impl Metrics {
                 meter,
                 "callbridge.calls.blanked",
                 "calls whose personal columns were blanked",
+            ),
+            purged: counter(
+                meter,
+                "callbridge.rows.purged",
+                "rows that were too old to be kept, by class",
             ),
             streams: Streams::new(meter),
             dials: seconds(
@@ -219,6 +228,15 @@ impl Metrics {
     /// Calls were blanked.
     pub(crate) fn blanked(&self, calls: usize) {
         self.blanked.add(u64::try_from(calls).unwrap_or(u64::MAX), &[]);
+    }
+
+    /// Rows were too old to be kept.
+    pub(crate) fn purged(&self, class: Class, rows: usize) {
+        let rows = u64::try_from(rows).unwrap_or(u64::MAX);
+        self.purged.add(rows, &[label("class", class.word())]);
+        if class == Class::Calls {
+            self.blanked.add(rows, &[]);
+        }
     }
 
     /// Exotel's count of an account's open streams, and ours.

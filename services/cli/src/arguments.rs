@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{calls, campaigns, doctor, keys};
+use crate::{audit, calls, campaigns, doctor, keys, privacy};
 
 /// Looks after calls, campaigns and phones of callbridge.
 #[derive(Debug, Parser)]
@@ -94,6 +94,11 @@ pub(crate) enum Command {
     /// API keys: make, list, revoke.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Who changed what, and to whom what was shown: newest first.
+    Audit(audit::Wanted),
+    /// What is kept about a number: export, erase; calls that must be kept: hold, release.
+    #[command(subcommand)]
+    Privacy(privacy::Command),
     /// Checks an account's phone from Exotel to the edge, and tells what to do about what is wrong.
     Doctor(doctor::Wanted),
     /// Prints a shell's completions.

@@ -130,7 +130,7 @@ fn direction(word: &str) -> Result<Direction, String> {
     }
 }
 
-fn instant(text: &str) -> Result<Timestamp, String> {
+pub(crate) fn instant(text: &str) -> Result<Timestamp, String> {
     let at = chrono::DateTime::parse_from_rfc3339(text).map_err(|_| {
         "a time is written as RFC 3339 has it: 2026-11-26T09:00:00Z or 2026-11-26T14:30:00+05:30".to_owned()
     })?;

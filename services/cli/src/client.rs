@@ -10,6 +10,7 @@ use callbridge_proto::{
         account_service_client::AccountServiceClient, agent_service_client::AgentServiceClient,
         phone_service_client::PhoneServiceClient,
     },
+    privacy::v1::{audit_service_client::AuditServiceClient, privacy_service_client::PrivacyServiceClient},
 };
 use runtime::tls::{self, ClientFiles, Connector, TlsError};
 use tonic::{
@@ -106,6 +107,14 @@ impl Client {
 
     pub(crate) fn keys(&self) -> KeyServiceClient<Keyed> {
         KeyServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn audit(&self) -> AuditServiceClient<Keyed> {
+        AuditServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn privacy(&self) -> PrivacyServiceClient<Keyed> {
+        PrivacyServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn calls(&self) -> CallServiceClient<Keyed> {

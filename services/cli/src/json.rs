@@ -2,7 +2,10 @@
 
 use std::sync::LazyLock;
 
-use callbridge_proto::{access::v1 as access, call::v1 as call, campaign::v1 as campaign, directory::v1 as directory};
+use callbridge_proto::{
+    access::v1 as access, call::v1 as call, campaign::v1 as campaign, directory::v1 as directory,
+    privacy::v1 as privacy,
+};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde_json::Value;
@@ -46,6 +49,12 @@ named! {
     directory::Agent => "callbridge.directory.v1.Agent",
     directory::DiagnoseResponse => "callbridge.directory.v1.DiagnoseResponse",
     directory::Phone => "callbridge.directory.v1.Phone",
+    privacy::AuditEntry => "callbridge.privacy.v1.AuditEntry",
+    privacy::EraseNumberResponse => "callbridge.privacy.v1.EraseNumberResponse",
+    privacy::HoldCallResponse => "callbridge.privacy.v1.HoldCallResponse",
+    privacy::HoldNumberResponse => "callbridge.privacy.v1.HoldNumberResponse",
+    privacy::ReleaseCallResponse => "callbridge.privacy.v1.ReleaseCallResponse",
+    privacy::ReleaseNumberResponse => "callbridge.privacy.v1.ReleaseNumberResponse",
 }
 
 fn descriptor(name: &str) -> MessageDescriptor {

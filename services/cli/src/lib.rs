@@ -3,6 +3,7 @@
 mod accounts;
 mod agents;
 mod arguments;
+mod audit;
 mod calls;
 mod campaigns;
 mod client;
@@ -12,6 +13,7 @@ mod json;
 mod keys;
 mod output;
 mod phones;
+mod privacy;
 mod profile;
 mod watching;
 mod words;
@@ -49,6 +51,8 @@ pub async fn run(arguments: Arguments, writer: &mut (dyn Write + Send)) -> Resul
         Command::Phones(command) => phones::run(&client, &mut out, command).await,
         Command::Agents(command) => agents::run(&client, &mut out, command).await,
         Command::Keys(command) => keys::run(&client, &mut out, command).await,
+        Command::Audit(wanted) => audit::run(&client, &mut out, wanted).await,
+        Command::Privacy(command) => privacy::run(&client, &mut out, command).await,
         Command::Doctor(wanted) => doctor::run(&client, &mut out, wanted).await,
         Command::Completions { .. } => Ok(()),
     }

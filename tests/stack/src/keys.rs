@@ -10,7 +10,7 @@ use ring::{
 use serde::{Deserialize, Serialize};
 
 /// All that people and services do; what the edge does is not among it.
-const SCOPES: &str = "calls.write+calls.read+campaigns.write+credentials.write+keys.write";
+const SCOPES: &str = "calls.write+calls.read+campaigns.write+credentials.write+keys.write+audit.read+privacy.write";
 
 /// What the edge does.
 const EDGE_SCOPES: &str = "ingest+media";

@@ -11,12 +11,14 @@ use ring::{
     rand::{SecureRandom as _, SystemRandom},
 };
 use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::json;
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use super::{MOST, refresh};
 use crate::{
     app::App,
+    audit::{self, Subject},
     error::{Error, Violations},
     rpc::{
         auth::{Caller, Scope, is_name},
@@ -207,7 +209,14 @@ pub async fn create(app: &Arc<App>, caller: &Caller, new: New) -> Result<(ApiKey
                     format!("there are {MOST} keys that work: revoke some first"),
                 ));
             }
-            Ok(api_keys::insert(conn, &row).await?)
+            let key = api_keys::insert(conn, &row).await?;
+            let what = json!({
+                "name": row.name, "scopes": row.scopes,
+                "dial_prefixes": row.dial_prefixes.as_deref().unwrap_or_default(),
+                "daily_calls": row.daily_calls.map(|most| most.to_string()).unwrap_or_default(),
+            });
+            audit::changed_with(conn, Subject::Id(&id), what).await?;
+            Ok(key)
         })
         .await?;
     info!(key.id = %id, key.name = key.name, key.scopes = key.scopes, by = key.created_by, "an API key was made");
@@ -244,9 +253,15 @@ pub async fn list(app: &Arc<App>, request: &api::ListKeysRequest) -> Result<(Vec
 /// [`Error::NotFound`].
 pub async fn revoke(app: &Arc<App>, caller: &Caller, id: KeyId) -> Result<ApiKey, Error> {
     let mut conn = app.db.conn().await?;
-    let key = api_keys::revoke(&mut conn, id, &caller.principal.name)
-        .await?
-        .ok_or_else(|| Error::not_found("key", id))?;
+    let key = conn
+        .transaction::<_, Error, _>(async |conn| {
+            let key = api_keys::revoke(conn, id, &caller.principal.name)
+                .await?
+                .ok_or_else(|| Error::not_found("key", id))?;
+            audit::changed(conn, Subject::Id(&id)).await?;
+            Ok(key)
+        })
+        .await?;
     info!(key.id = %id, key.name = key.name, by = key.revoked_by, "an API key is revoked");
     apply(app, &mut conn).await;
     Ok(key)

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     app::App,
+    audit::{self, Subject},
     error::Error,
     ingress::commands,
     store::{calls, calls::Call, sessions},
@@ -37,6 +38,7 @@ pub async fn end(app: &Arc<App>, caller: &str, id: CallId, reason: &str) -> Resu
                 .await?
                 .ok_or_else(|| Error::not_found("call", id))?;
             trace::follow(&row);
+            audit::changed_on_request(conn, Subject::Id(&id)).await?;
             let (call, changed) = record_locked(conn, row, now, Some(&Event::EndRequested), None, note).await?;
             // One request is one command, committed with it; it is sent until the edge answers.
             if !changed || call.state.is_terminal() || sessions::live(conn, id).await?.is_none() {

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     app::App,
+    audit::{self, Subject},
     calls::{
         claim,
         queued::{self, undialled},
@@ -100,6 +101,7 @@ pub async fn create(app: &App, caller: &str, key: &str, settings: &Settings) -> 
             ),
         ));
     }
+    unchanged(&mut conn, earlier.id()).await?;
     Ok((whole(&mut conn, earlier).await?, true))
 }
 
@@ -118,6 +120,7 @@ async fn insert(
             return Ok(None);
         };
         campaigns::note(conn, id, 1, "created", maker.caller, json!({})).await?;
+        audit::changed(conn, Subject::Id(&id)).await?;
         Ok(Some(Whole {
             campaign,
             phones: phones.clone(),
@@ -148,6 +151,7 @@ pub async fn update(
             let before = Settings::of(&campaign, &phones)?;
             let wanted = edit(before.clone());
             if wanted == before {
+                unchanged(conn, id).await?;
                 return Ok(Whole { campaign, phones });
             }
             let now = calls::database_now(conn).await?;
@@ -170,6 +174,7 @@ pub async fn update(
                 campaigns::due_again(conn, id).await?;
             }
             let data = json!({ "fields": fields.join(",") });
+            audit::changed_with(conn, Subject::Id(&id), data.clone()).await?;
             let campaign =
                 campaigns::change(conn, &campaign, Some(&columns), &standing, "updated", caller, data).await?;
             Ok(Whole { campaign, phones })
@@ -200,7 +205,15 @@ pub async fn control(
 ) -> Result<Campaign, Error> {
     let mut conn = app.db.conn().await?;
     let (campaign, changed) = conn
-        .transaction::<_, Error, _>(async |conn| follow(conn, by, id, control, reason, |_| true).await)
+        .transaction::<_, Error, _>(async |conn| {
+            let followed = follow(conn, by, id, control, reason, |_| true).await?;
+            if followed.1 {
+                audit::changed(conn, Subject::Id(&id)).await?;
+            } else {
+                unchanged(conn, id).await?;
+            }
+            Ok(followed)
+        })
         .await?;
     drop(conn);
     if changed {
@@ -285,6 +298,12 @@ pub(super) async fn follow(
     };
     let after = campaigns::change(conn, &campaign, None, &standing, control.word(), by, data).await?;
     Ok((after, true))
+}
+
+/// What was asked for was so before.
+async fn unchanged(conn: &mut AsyncPgConnection, id: CampaignId) -> Result<(), Error> {
+    let data = json!({ "unchanged": "true" });
+    audit::changed_with(conn, Subject::Id(&id), data).await
 }
 
 /// Calls of a campaign that are active.

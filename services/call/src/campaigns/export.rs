@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::retry::Outcome;
 use crate::{
     app::App,
+    audit::{self, Subject},
     error::Error,
     store::campaigns::{
         self,
@@ -50,9 +51,12 @@ pub const COLUMNS: [&str; 16] = [
 /// # Errors
 /// `NotFound`.
 pub async fn export(app: &Arc<App>, id: CampaignId) -> Result<mpsc::Receiver<Result<Bytes, Error>>, Error> {
-    campaigns::find(&mut *app.db.conn().await?, id)
+    let mut conn = app.db.conn().await?;
+    campaigns::find(&mut conn, id)
         .await?
         .ok_or_else(|| Error::not_found("campaign", id))?;
+    drop(conn);
+    audit::shown(&app.trail, Subject::Id(&id)).await?;
     let (sender, receiver) = mpsc::channel(2);
     let app_of_task = Arc::clone(app);
     app.tasks.spawn(async move {

@@ -2,10 +2,13 @@
 
 use callbridge_proto::id::CampaignId;
 use chrono::{DateTime, Utc};
+use diesel_async::{AsyncConnection as _, AsyncPgConnection};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
     app::App,
+    audit::{self, Subject},
     error::Error,
     store::{
         calls,
@@ -48,5 +51,34 @@ pub async fn add(
         by,
         expires_at,
     };
-    Ok(numbers::suppress(&mut conn, listing).await?)
+    conn.transaction::<_, Error, _>(async |conn| {
+        note(conn, campaign, numbers.len()).await?;
+        Ok(numbers::suppress(conn, listing).await?)
+    })
+    .await
+}
+
+/// Takes numbers (E.164) off the list of all campaigns, or of one. Returns how many were on it.
+///
+/// # Errors
+/// Of the database.
+pub async fn remove(
+    app: &App,
+    by: &str,
+    (campaign, source): (Option<CampaignId>, Source),
+    numbers: &[String],
+) -> Result<i64, Error> {
+    let mut conn = app.db.conn().await?;
+    conn.transaction::<_, Error, _>(async |conn| {
+        note(conn, campaign, numbers.len()).await?;
+        Ok(numbers::release(conn, by, (campaign, source), numbers).await?)
+    })
+    .await
+}
+
+/// Each number is on the list's own history.
+async fn note(conn: &mut AsyncPgConnection, campaign: Option<CampaignId>, numbers: usize) -> Result<(), Error> {
+    let data = json!({ "numbers": numbers });
+    let subject = campaign.as_ref().map_or(Subject::All, |id| Subject::Id(id));
+    audit::changed_with(conn, subject, data).await
 }

@@ -36,7 +36,7 @@ fn defaults() {
         (config.attach_lease.num_seconds(), config.drain_timeout.as_secs()),
         (45, 45)
     );
-    assert_eq!(config.retention.map(|kept| kept.num_days()), Some(400));
+    assert_eq!(config.retention.transcripts.map(|kept| kept.num_days()), Some(400));
 }
 
 #[test]
@@ -60,7 +60,11 @@ fn settings_are_read() {
     assert_eq!(config.public_base_url, "http://127.0.0.1:8080");
     assert!(!config.reflection && config.agent_endpoints.check("http://127.0.0.1:1").is_ok());
     assert_eq!(
-        (config.sweep_after, config.dial_concurrency.get(), config.retention),
+        (
+            config.sweep_after,
+            config.dial_concurrency.get(),
+            config.retention.calls
+        ),
         (TimeDelta::milliseconds(300), 3, None)
     );
     assert_eq!(

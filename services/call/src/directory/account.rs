@@ -9,10 +9,12 @@ use exotel::{
     rest::{Endpoint, RestError},
     token::{Purpose, account_nonce},
 };
+use serde_json::json;
 
 use super::text;
 use crate::{
     app::App,
+    audit::{self, Subject},
     error::{Error, Violations},
     rpc::page,
     store::{
@@ -147,6 +149,7 @@ pub async fn create(app: &Arc<App>, new: New) -> Result<View, Error> {
                     .store(conn, app.clock.new_uuid(), Owner::Account(id.0), secrets, None)
                     .await?;
             }
+            audit::changed(conn, Subject::Id(&id)).await?;
             Ok(View {
                 account,
                 has_credentials: new.secrets.is_some(),
@@ -217,6 +220,8 @@ pub async fn update(app: &Arc<App>, request: &api::UpdateAccountRequest) -> Resu
         }
         std::mem::take(&mut wrong).finish()?;
         let account = accounts::update(conn, id, &settings).await?;
+        let fields = json!({ "fields": paths.join(",") });
+        audit::changed_with(conn, Subject::Id(&id), fields).await?;
         view(conn, account).await
     })
     .await
@@ -277,6 +282,7 @@ pub async fn set_credentials(
         app.vault
             .store(conn, app.clock.new_uuid(), Owner::Account(id.0), &secrets, None)
             .await?;
+        audit::changed(conn, Subject::Id(&id)).await?;
         Ok(View {
             account,
             has_credentials: true,
@@ -352,8 +358,10 @@ pub(super) const BAD_CREDENTIALS: &str = "Exotel does not accept the API key and
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn webhook_urls(app: &Arc<App>, id: AccountId) -> Result<WebhookUrls, Error> {
-    let mut conn = app.db.conn().await?;
-    let account = accounts::find(&mut conn, id).await?.ok_or_else(|| unknown(id))?;
+    let account = accounts::find(&mut *app.db.conn().await?, id)
+        .await?
+        .ok_or_else(|| unknown(id))?;
+    audit::shown(&app.trail, Subject::Id(&id)).await?;
     let generation = u16::try_from(account.token_generation)
         .map_err(|error| Error::internal_from("a token generation is out of range", error))?;
     let token = app
@@ -371,14 +379,18 @@ pub async fn webhook_urls(app: &Arc<App>, id: AccountId) -> Result<WebhookUrls, 
 /// [`Error::NotFound`], `TOKEN_GENERATIONS_USED_UP`.
 pub async fn rotate_token(app: &Arc<App>, id: AccountId) -> Result<i32, Error> {
     let mut conn = app.db.conn().await?;
-    if let Some(generation) = accounts::rotate_token(&mut conn, id).await? {
-        return Ok(generation);
-    }
-    accounts::find(&mut conn, id).await?.ok_or_else(|| unknown(id))?;
-    Err(Error::precondition(
-        "TOKEN_GENERATIONS_USED_UP",
-        "this account's token was rotated 65534 times: rotate TOKEN_KEYS",
-    ))
+    conn.transaction::<_, Error, _>(async |conn| {
+        if let Some(generation) = accounts::rotate_token(conn, id).await? {
+            audit::changed(conn, Subject::Id(&id)).await?;
+            return Ok(generation);
+        }
+        accounts::find(conn, id).await?.ok_or_else(|| unknown(id))?;
+        Err(Error::precondition(
+            "TOKEN_GENERATIONS_USED_UP",
+            "this account's token was rotated 65534 times: rotate TOKEN_KEYS",
+        ))
+    })
+    .await
 }
 
 async fn view(conn: &mut AsyncPgConnection, account: Account) -> Result<View, Error> {

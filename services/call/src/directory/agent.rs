@@ -11,6 +11,7 @@ use serde_json::json;
 use super::text;
 use crate::{
     app::App,
+    audit::{self, Subject},
     error::{Error, Violations},
     rpc::page,
     store::{
@@ -122,6 +123,7 @@ pub async fn create(app: &Arc<App>, new: New) -> Result<View, Error> {
     conn.transaction::<_, Error, _>(async |conn| {
         greeting_is_there(conn, "greeting.wav_sha256", &new.0).await?;
         let agent = agents::insert(conn, &new.0.name, new.0.max_concurrent_calls, &version).await?;
+        audit::changed(conn, Subject::Id(&agent.id())).await?;
         Ok(View {
             agent,
             version: version.clone(),
@@ -192,6 +194,8 @@ pub async fn update(app: &Arc<App>, request: &api::UpdateAgentRequest) -> Result
         greeting_is_there(conn, "agent.greeting.wav_sha256", &settings).await?;
         let version = settings.version(id, locked.version + 1);
         let agent = agents::update(conn, &settings.name, settings.max_concurrent_calls, &version).await?;
+        let fields = json!({ "fields": paths.join(",") });
+        audit::changed_with(conn, Subject::Id(&id), fields).await?;
         Ok(View { agent, version })
     })
     .await

@@ -3,10 +3,16 @@
 use std::{io::Cursor, sync::Arc};
 
 use data_encoding::HEXLOWER;
+use diesel_async::AsyncConnection as _;
 use hound::{SampleFormat, WavReader};
 use ring::digest::{SHA256, digest};
 
-use crate::{app::App, error::Error, store::greetings};
+use crate::{
+    app::App,
+    audit::{self, Subject},
+    error::Error,
+    store::greetings,
+};
 
 /// In one message.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -99,9 +105,14 @@ pub async fn store(app: &Arc<App>, wav: Wav) -> Result<Stored, Error> {
     let hash = digest(&SHA256, &wav.bytes);
     let mut conn = app.db.conn().await?;
     let duration_ms = i32::try_from(wav.duration_ms).unwrap_or(i32::MAX);
-    greetings::put(&mut conn, hash.as_ref(), &wav.bytes, wav.sample_rate, duration_ms).await?;
+    let sha256 = HEXLOWER.encode(hash.as_ref());
+    conn.transaction::<_, Error, _>(async |conn| {
+        greetings::put(conn, hash.as_ref(), &wav.bytes, wav.sample_rate, duration_ms).await?;
+        audit::changed(conn, Subject::Id(&sha256)).await
+    })
+    .await?;
     Ok(Stored {
-        sha256: HEXLOWER.encode(hash.as_ref()),
+        sha256,
         duration_ms: wav.duration_ms,
     })
 }

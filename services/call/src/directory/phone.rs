@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     app::App,
+    audit::{self, Subject},
     error::{Error, Violations},
     rpc::page,
     store::{
@@ -131,6 +132,7 @@ pub async fn create(app: &Arc<App>, new: New) -> Result<View, Error> {
                     .store(conn, row, Owner::Phone(id.0), secrets, new.subdomain.as_deref())
                     .await?;
             }
+            audit::changed(conn, Subject::Id(&id)).await?;
             Ok(View {
                 phone,
                 has_credentials: new.secrets.is_some(),
@@ -210,6 +212,8 @@ pub async fn update(app: &Arc<App>, request: &api::UpdatePhoneRequest) -> Result
         apply(&mut Violations::new(), &from, &paths, &mut settings);
         agent_is_there(conn, &settings).await?;
         let phone = phones::update(conn, id, &settings).await?;
+        let fields = json!({ "fields": paths.join(",") });
+        audit::changed_with(conn, Subject::Id(&id), fields).await?;
         view(conn, phone).await
     })
     .await
@@ -263,6 +267,7 @@ pub async fn set_credentials(
                 subdomain.as_deref(),
             )
             .await?;
+        audit::changed(conn, Subject::Id(&id)).await?;
         Ok(View {
             phone,
             has_credentials: true,
@@ -277,12 +282,16 @@ pub async fn set_credentials(
 /// [`Error::NotFound`].
 pub async fn clear_credentials(app: &Arc<App>, id: PhoneId) -> Result<View, Error> {
     let mut conn = app.db.conn().await?;
-    let phone = phones::find(&mut conn, id).await?.ok_or_else(|| unknown(id))?;
-    credentials::clear_phone(&mut conn, id.0).await?;
-    Ok(View {
-        phone,
-        has_credentials: false,
+    conn.transaction::<_, Error, _>(async |conn| {
+        let phone = phones::find(conn, id).await?.ok_or_else(|| unknown(id))?;
+        credentials::clear_phone(conn, id.0).await?;
+        audit::changed(conn, Subject::Id(&id)).await?;
+        Ok(View {
+            phone,
+            has_credentials: false,
+        })
     })
+    .await
 }
 
 /// Asks Exotel whether the credentials of this phone work and own its number.

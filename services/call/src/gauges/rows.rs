@@ -83,6 +83,26 @@ pub(super) fn of_rows(newest: &Newest) {
         ("callbridge.calls.review", "{call}", "calls that a person is to look at"),
         |sample, tell| tell(float(sample.waiting.reviews), &[]),
     );
+    gauge(
+        (
+            "callbridge.retention.behind",
+            "s",
+            "how long ago the oldest of a class should have been purged",
+        ),
+        |sample, tell| {
+            for behind in &sample.behind {
+                tell(behind.seconds, &[label("class", behind.class.clone())]);
+            }
+        },
+    );
+    gauge(
+        (
+            "callbridge.recordings.erasing",
+            "{recording}",
+            "recordings that are still to be taken out of the object store",
+        ),
+        |sample, tell| tell(float(sample.waiting.erasing), &[]),
+    );
     slots(newest);
     gauge(
         (

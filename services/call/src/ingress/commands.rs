@@ -16,6 +16,7 @@ use tracing::Instrument as _;
 use super::word;
 use crate::{
     app::App,
+    audit::{self, Subject},
     calls::record::{Note, annotate, record_locked},
     error::Error,
     store::{
@@ -64,6 +65,7 @@ pub async fn send(app: &Arc<App>, call: CallId, action: Action, counted: Option<
                 .await?
                 .ok_or_else(|| Error::not_found("call", call))?;
             trace::follow(&row);
+            audit::changed(conn, Subject::Id(&call)).await?;
             let queued = queue(conn, app, row, now, action, "api").await?;
             if let Some(dialler) = counted
                 && !dialler.count(conn, &app.config.toll).await?

@@ -1,5 +1,6 @@
 //! Who may call what: API keys, certificates, the table of methods, and the layer that lets a request in.
 
+mod audited;
 mod caller;
 mod certificates;
 mod ending;

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     app::App,
+    audit::{self, Subject},
     calls::{
         capacity, end,
         hub::Waiter,
@@ -75,6 +76,9 @@ impl CallService for Service {
         let body = request.into_inner();
         let wait_for = wait_for(body.wait_for)?;
         let order = checked(body)?;
+        if let Some(reason) = &order.hours_override {
+            audit::hours_overridden(&self.0.trail, order.to.expose(), reason).await?;
+        }
         let placed = place::place(&self.0, &caller, &order).await?;
         let call = settle(&self.0, placed.call, placed.waiter, wait_for, until).await;
         // Once the row exists the answer is the call, whatever happens to the database meanwhile.
@@ -90,7 +94,10 @@ impl CallService for Service {
 
     async fn get_call(&self, request: Request<api::GetCallRequest>) -> Answer<api::GetCallResponse> {
         let call = find(&self.0, &request.get_ref().call_id).await?;
-        let (call, capacity) = with_room(&self.0, &call).await?;
+        let id = call.id();
+        let (noted, found) = join(shown_to_caller(&self.0, &id), with_room(&self.0, &call)).await;
+        noted?;
+        let (call, capacity) = found?;
         Ok(Response::new(api::GetCallResponse {
             call: Some(call),
             capacity,
@@ -104,6 +111,7 @@ impl CallService for Service {
         let filter = filter(wanted)?;
         let size = page::size(request.page_size)?;
         let before = page::after("calls", &filters, &request.page_token)?.map(CallId);
+        audit::shown(&self.0.trail, about(&filter)).await?;
         let mut conn = self.0.db.conn().await.map_err(Error::from)?;
         let mut calls = list::page(&mut conn, &filter, before, size + 1).await?;
         let next_page_token = page::cut(&mut calls, size, "calls", &filters, |call| call.id);
@@ -117,6 +125,7 @@ impl CallService for Service {
         if request.after_version < 0 {
             return Err(Error::invalid("after_version", "0 or a version that was seen").into());
         }
+        shown_to_caller(&self.0, &id).await?;
         let events = watch::one(&self.0, id, request.after_version, request.follow_late_facts).await?;
         let stream = ReceiverStream::new(events).map(|event| {
             event
@@ -136,6 +145,7 @@ impl CallService for Service {
         } else {
             Some(watch::place(&request.cursor)?)
         };
+        audit::shown(&self.0.trail, about(&filter)).await?;
         let stream = ReceiverStream::new(watch::all(&self.0, from, filter)).map(|seen| {
             seen.map(|seen| api::WatchCallsResponse {
                 event: seen.event.map(|event| view::event(&event)),
@@ -190,6 +200,7 @@ impl CallService for Service {
 
     async fn get_transcript(&self, request: Request<api::GetTranscriptRequest>) -> Answer<api::GetTranscriptResponse> {
         let call = find(&self.0, &request.get_ref().call_id).await?;
+        shown_to_caller(&self.0, &call.id()).await?;
         let mut conn = self.0.db.conn().await.map_err(Error::from)?;
         let entries = transcripts::of_call(&mut conn, call.id()).await.map_err(Error::from)?;
         Ok(Response::new(api::GetTranscriptResponse {
@@ -211,6 +222,7 @@ impl CallService for Service {
             Ok(api::RecordingSource::Exotel) => recording::Wanted::Exotel,
             Err(_) => return Err(Error::invalid("source", "a value of the enum RecordingSource").into()),
         };
+        shown_to_caller(&self.0, &id).await?;
         let (header, pieces) = recording::fetch(&self.0, id, wanted).await?;
         let header = api::RecordingHeader {
             content_type: header.content_type,
@@ -309,6 +321,15 @@ async fn find(app: &App, id: &str) -> Result<Call, Error> {
     calls::find(&mut *app.db.conn().await?, id)
         .await?
         .ok_or_else(|| Error::not_found("call", id))
+}
+
+async fn shown_to_caller(app: &App, id: &CallId) -> Result<(), Error> {
+    audit::shown(&app.trail, Subject::Id(id)).await
+}
+
+fn about(filter: &Filter) -> Subject<'_> {
+    let number = filter.customer.as_ref();
+    number.map_or(Subject::All, |number| Subject::Number(number.expose()))
 }
 
 async fn shown(app: &App, call: &Call) -> Result<api::Call, Error> {

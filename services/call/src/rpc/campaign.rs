@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     app::App,
+    audit::{self, Subject},
     campaigns::{
         control, dry_run, export,
         import::{self, Begun},
@@ -228,8 +229,9 @@ impl CampaignService for Service {
         let size = page::size(request.page_size)?;
         let after = page::after("contacts", &filters, &request.page_token)?;
         control::get(&self.0, id).await?;
-        let mut conn = self.0.db.conn().await.map_err(Error::from)?;
         let number = number.as_ref().map(PhoneNumber::expose);
+        audit::shown(&self.0.trail, number.map_or(Subject::Id(&id), Subject::Number)).await?;
+        let mut conn = self.0.db.conn().await.map_err(Error::from)?;
         let mut rows = contacts::page(&mut conn, id, state, number, after, size + 1)
             .await
             .map_err(Error::from)?;
@@ -314,10 +316,7 @@ impl CampaignService for Service {
         } else {
             Source::Caller
         };
-        let mut conn = self.0.db.conn().await.map_err(Error::from)?;
-        let removed = lists::release(&mut conn, &caller, (campaign, source), &numbers)
-            .await
-            .map_err(Error::from)?;
+        let removed = suppress::remove(&self.0, &caller, (campaign, source), &numbers).await?;
         Ok(Response::new(api::RemoveSuppressionsResponse {
             removed: i32::try_from(removed).unwrap_or(i32::MAX),
         }))
@@ -342,6 +341,12 @@ impl CampaignService for Service {
         let size = page::size(request.page_size)?;
         let after = page::after("suppressions", &filters, &request.page_token)?;
         let number = number.as_ref().map(PhoneNumber::expose);
+        let subject = match (number, &campaign) {
+            (Some(number), _) => Subject::Number(number),
+            (None, Some(id)) => Subject::Id(id),
+            (None, None) => Subject::All,
+        };
+        audit::shown(&self.0.trail, subject).await?;
         let mut conn = self.0.db.conn().await.map_err(Error::from)?;
         let mut rows = lists::page(&mut conn, campaign, number, after, size + 1)
             .await

@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod agent;
+pub mod audit;
 pub mod auth;
 pub mod call;
 pub mod campaign;
@@ -9,6 +10,7 @@ pub mod ingress;
 pub mod key;
 pub mod page;
 pub mod phone;
+pub mod privacy;
 pub mod status;
 pub mod view;
 
@@ -24,6 +26,7 @@ use callbridge_proto::{
     },
     id::ParseIdError,
     ingress::v1::ingress_service_server::IngressServiceServer,
+    privacy::v1::{audit_service_server::AuditServiceServer, privacy_service_server::PrivacyServiceServer},
 };
 use tonic::{
     server::NamedService,
@@ -81,6 +84,12 @@ pub(crate) fn services(app: &Arc<App>, health: &HealthReporter) -> Result<Routes
                 .max_decoding_message_size(HEALTH_BYTES),
         )
         .add_service(served!(KeyServiceServer, key::Service(app.clone()), UNARY_BYTES))
+        .add_service(served!(AuditServiceServer, audit::Service(app.clone()), UNARY_BYTES))
+        .add_service(served!(
+            PrivacyServiceServer,
+            privacy::Service(app.clone()),
+            UNARY_BYTES
+        ))
         .add_service(served!(
             AccountServiceServer,
             account::Service(app.clone()),
@@ -113,9 +122,11 @@ pub(crate) fn services(app: &Arc<App>, health: &HealthReporter) -> Result<Routes
 }
 
 /// The names that health is reported for; the empty one is the whole server.
-pub(crate) const NAMES: [&str; 8] = [
+pub(crate) const NAMES: [&str; 10] = [
     "",
     <KeyServiceServer<key::Service> as NamedService>::NAME,
+    <AuditServiceServer<audit::Service> as NamedService>::NAME,
+    <PrivacyServiceServer<privacy::Service> as NamedService>::NAME,
     <AccountServiceServer<account::Service> as NamedService>::NAME,
     <PhoneServiceServer<phone::Service> as NamedService>::NAME,
     <AgentServiceServer<agent::Service> as NamedService>::NAME,

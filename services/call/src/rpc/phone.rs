@@ -8,6 +8,7 @@ use callbridge_proto::{
 };
 use exotel::PhoneNumber;
 use futures_util::StreamExt as _;
+use serde_json::json;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -20,6 +21,7 @@ use super::{
 };
 use crate::{
     app::App,
+    audit::{self, Subject},
     diagnosis::{self, Check, Encoding, KeyCase, Outcome, Part, Query, Variants},
     directory::phone::{self, New, View, audio},
     error::{Error, Violations},
@@ -111,6 +113,13 @@ impl PhoneService for Service {
         if let Some(to) = &wanted.call {
             self.0.config.toll.allow(&wanted.caller.limits, to)?;
         }
+        let data = match &wanted.hours_override {
+            Some(reason) => json!({ "calling_hours_override": audit::without_digits(reason) }),
+            None => json!({}),
+        };
+        let mut conn = self.0.db.conn().await.map_err(Error::from)?;
+        audit::changed_with(&mut conn, Subject::Id(&wanted.phone), data).await?;
+        drop(conn);
         let parts = diagnosis::start(&self.0, wanted).await?;
         let stream = ReceiverStream::new(parts).map(|part| {
             let message = match part? {

@@ -9,6 +9,9 @@ use diesel::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid as RawUuid;
 
+use super::retention::{self, Behind};
+use crate::config::Retention;
+
 /// Accounts that are told of, at most: each is some series of its own.
 const ACCOUNTS: i64 = 200;
 /// Campaigns that are told of, at most; those that began to run last.
@@ -99,6 +102,9 @@ pub struct Waiting {
     /// Calls that a person is to look at.
     #[diesel(sql_type = Int8)]
     pub reviews: i64,
+    /// Recordings that are still to be taken out of the object store.
+    #[diesel(sql_type = Int8)]
+    pub erasing: i64,
 }
 
 /// All of it.
@@ -122,6 +128,8 @@ pub struct Sample {
     pub waiting: Waiting,
     /// Who follows the database, for a fail-over.
     pub standbys: Standbys,
+    /// How far retention is behind.
+    pub behind: Vec<Behind>,
 }
 
 /// Who follows the database.
@@ -143,7 +151,7 @@ impl Standbys {
 }
 
 /// Reads how things stand.
-pub async fn read(conn: &mut AsyncPgConnection) -> QueryResult<Sample> {
+pub async fn read(conn: &mut AsyncPgConnection, kept: &Retention) -> QueryResult<Sample> {
     let active = sql_query(
         "SELECT state::text AS word, count(*) AS n FROM calls
         WHERE state IN ('dialing', 'unconfirmed', 'placed', 'ringing', 'in_progress') GROUP BY state",
@@ -205,6 +213,7 @@ pub async fn read(conn: &mut AsyncPgConnection) -> QueryResult<Sample> {
         contacts: contacts.load(conn).await?,
         waiting: waiting(conn).await?,
         standbys: standbys(conn).await?,
+        behind: retention::behind(conn, kept).await?,
     })
 }
 
@@ -222,7 +231,8 @@ async fn waiting(conn: &mut AsyncPgConnection) -> QueryResult<Waiting> {
             coalesce((SELECT extract(epoch FROM now() - min(post_started_at)) FROM calls
                 WHERE state = 'unconfirmed'), 0)::float8 AS unconfirmed_seconds,
             (SELECT count(*) FROM webhook_inbox WHERE applied_at IS NULL AND problem IS NULL) AS callbacks,
-            (SELECT count(*) FROM calls WHERE needs_review) AS reviews",
+            (SELECT count(*) FROM calls WHERE needs_review) AS reviews,
+            (SELECT count(*) FROM media_sessions WHERE recording_state = 'erasing') AS erasing",
     )
     .get_result(conn)
     .await

@@ -81,10 +81,15 @@ pub async fn write(conn: &mut AsyncPgConnection, session: MediaSessionId, record
         .await
 }
 
-/// Recordings that are to be taken out of the object store: the session and the key.
-pub async fn erasing(conn: &mut AsyncPgConnection, limit: i64) -> QueryResult<Vec<(Uuid, Option<String>)>> {
+/// Recordings that are to be taken out of the object store, after this session: the session and the key.
+pub async fn erasing(
+    conn: &mut AsyncPgConnection,
+    after: Uuid,
+    limit: i64,
+) -> QueryResult<Vec<(Uuid, Option<String>)>> {
     media_sessions::table
         .filter(media_sessions::recording_state.eq(State::Erasing))
+        .filter(media_sessions::id.gt(after))
         .order(media_sessions::id)
         .limit(limit)
         .select((media_sessions::id, media_sessions::recording_key))

@@ -21,6 +21,18 @@ table! {
     }
 }
 table! {
+    audit (id) {
+        id -> Int8, at -> Timestamptz, principal -> Text, key_id -> Nullable<Uuid>, method -> Text, subject -> Text,
+        trace_id -> Nullable<Text>, outcome -> Text, data -> Jsonb,
+    }
+}
+table! {
+    number_hash_key (single) { single -> Bool, key -> Bytea, }
+}
+table! {
+    number_holds (number) { number -> Text, held_at -> Timestamptz, reason -> Text, }
+}
+table! {
     caller_days (caller, day) { caller -> Text, day -> Date, calls -> Int8, }
 }
 table! {
@@ -82,7 +94,8 @@ table! {
         transfer_to -> Nullable<Text>, branch_b -> Bool, read_back_at -> Nullable<Timestamptz>, read_backs -> Int4,
         traceparent -> Nullable<Text>, settle_polls -> Int4, blanked_at -> Nullable<Timestamptz>,
         campaign_id -> Nullable<Uuid>, contact_id -> Nullable<Uuid>, campaign_version -> Nullable<Int8>,
-        hook_at -> Nullable<Timestamptz>,
+        hook_at -> Nullable<Timestamptz>, customer_hash -> Nullable<Text>, held_at -> Nullable<Timestamptz>,
+        hold_reason -> Nullable<Text>,
     }
 }
 table! {

@@ -20,6 +20,12 @@ pub(crate) const KEYS: &str = "ck_keys_0123456789";
 #[derive(Clone)]
 pub(crate) struct Shows(String);
 
+impl Shows {
+    pub(crate) fn new(key: &str) -> Self {
+        Self(key.to_owned())
+    }
+}
+
 impl tonic::service::Interceptor for Shows {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let value = format!("Bearer {}", self.0);

@@ -2,7 +2,10 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what fails here fails a test")]
 
 mod access;
+mod ages;
 mod api_keys;
+mod audit;
+mod audited;
 mod contacts;
 mod directory;
 mod ends;
@@ -11,6 +14,8 @@ mod ingress;
 mod keys;
 mod limits;
 mod matrix;
+mod people;
+mod privacy;
 mod roles;
 mod rotation;
 mod service;

@@ -120,6 +120,19 @@ const TABLE: &[(&str, &str, &[&str])] = &[
             "VerifyCredentials",
         ],
     ),
+    ("audit.read", "callbridge.privacy.v1.AuditService", &["ListAudit"]),
+    (
+        "privacy.write",
+        "callbridge.privacy.v1.PrivacyService",
+        &[
+            "EraseNumber",
+            "ExportNumber",
+            "HoldCall",
+            "HoldNumber",
+            "ReleaseCall",
+            "ReleaseNumber",
+        ],
+    ),
     (
         "ingest",
         "callbridge.ingress.v1.IngressService",
@@ -147,12 +160,14 @@ const TABLE: &[(&str, &str, &[&str])] = &[
     ),
 ];
 
-const SCOPES: [&str; 7] = [
+const SCOPES: [&str; 9] = [
     "calls.write",
     "calls.read",
     "campaigns.write",
     "credentials.write",
     "keys.write",
+    "audit.read",
+    "privacy.write",
     "ingest",
     "media",
 ];

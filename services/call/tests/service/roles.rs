@@ -2,7 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use call_service::{db::ROLES, migrate};
+use call_service::{
+    db::ROLES,
+    migrate,
+    store::{audit, partitions, retention},
+};
+use chrono::TimeDelta;
+use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use stack::postgres::Postgres;
 use tokio_postgres::{Client, error::SqlState};
 
@@ -27,7 +33,7 @@ const VERBS: [(char, &str); 9] = [
 ];
 
 /// What each role may do. Whoever may update may lock, too; all else is refused.
-const RIGHTS: [(&str, &str, &[&str]); 11] = [
+const RIGHTS: [(&str, &str, &[&str]); 12] = [
     (
         APP,
         "SIUL",
@@ -58,6 +64,7 @@ const RIGHTS: [(&str, &str, &[&str]); 11] = [
             "campaign_deltas",
             "campaign_counts",
             "caller_days",
+            "number_holds",
         ],
     ),
     (
@@ -73,11 +80,12 @@ const RIGHTS: [(&str, &str, &[&str]); 11] = [
             "campaign_zones",
         ],
     ),
+    (APP, "SI", &["audit"]),
     (APP, "S", &["__diesel_schema_migrations"]),
     (PURGE, "SUL", &["calls", "media_sessions"]),
-    (PURGE, "SUDL", &["webhook_inbox"]),
-    (PURGE, "SDL", &["call_commands", "transcripts", "contacts"]),
-    (PURGE, "S", &["campaigns", "__diesel_schema_migrations"]),
+    (PURGE, "SUDL", &["webhook_inbox", "transcripts"]),
+    (PURGE, "SDL", &["call_commands", "contacts"]),
+    (PURGE, "S", &["campaigns", "number_holds", "__diesel_schema_migrations"]),
     (PURGE, "I", &["campaign_deltas"]),
     (REPORT, "S", &["report_calls", "report_contacts", "report_campaigns"]),
     (REPORT, "S", &["campaign_counts"]),
@@ -172,6 +180,10 @@ async fn each_role_may_do_what_the_table_says_and_nothing_else() {
                 "SELECT FROM pg_authid",
                 "ALTER FUNCTION call_events_drop(text) SECURITY INVOKER",
                 "DELETE FROM call_events_default",
+                "INSERT INTO audit (at, principal, method, subject, outcome) VALUES (now(), 'a', 'm', '', 'shown')",
+                "ALTER TABLE audit DISABLE TRIGGER ALL",
+                "SELECT key FROM number_hash_key",
+                "SET session_replication_role = replica",
                 "COPY calls TO PROGRAM 'cat'",
                 "SELECT pg_read_file('PG_VERSION')",
             ][..],
@@ -183,6 +195,8 @@ async fn each_role_may_do_what_the_table_says_and_nothing_else() {
                 "SELECT call_events_partitions(3)",
                 "SELECT sealed FROM credentials",
                 "SELECT nextval('call_events_id')",
+                "SELECT number_hash('+919812340017')",
+                "SELECT call_events_untell('{}')",
             ][..],
         ),
         (
@@ -193,6 +207,9 @@ async fn each_role_may_do_what_the_table_says_and_nothing_else() {
                 "SELECT call_events_partitions(3)",
                 "SELECT call_events_drop('call_events_2020_01')",
                 "SELECT call_events_forget_late(interval '1 day', 1)",
+                "SELECT number_hash('+919812340017')",
+                "SELECT audit_forget(interval '1 day', 1)",
+                "SELECT subject FROM audit",
             ][..],
         ),
     ] {
@@ -207,6 +224,8 @@ async fn each_role_may_do_what_the_table_says_and_nothing_else() {
         "CREATE TEMPORARY TABLE mine ()",
         "SELECT nextval('call_events_id')",
         "SELECT call_events_partitions(4)",
+        "SELECT number_hash('+919812340017')",
+        "INSERT INTO audit (principal, method, subject, outcome) VALUES ('a', 'm', '', 'shown')",
     ] {
         assert!(!is_forbidden(&app, statement).await, "{statement}");
     }
@@ -310,6 +329,22 @@ async fn the_role_that_serves_keeps_the_months() {
     admin.execute("UPDATE calls SET blanked_at = now()", &[]).await.unwrap();
     assert_eq!(drop("call_events_2020_01").await, Ok(true));
     assert_eq!(drop("call_events_2020_01").await, Ok(false));
+}
+
+/// What is too old can be purged by the role that is made for it.
+#[tokio::test]
+async fn the_role_that_purges_has_all_the_rights_that_it_needs() {
+    let (_postgres, url) = migrated().await;
+    client(&url).await.batch_execute(crate::people::PLANTED).await.unwrap();
+    let mut conn = AsyncPgConnection::establish(&with_role(&url, PURGE)).await.unwrap();
+    let (conn, kept) = (&mut conn, TimeDelta::zero());
+    assert_eq!(retention::forget_transcripts(conn, kept, 9).await, Ok(2));
+    assert_eq!(retention::forget_recordings(conn, kept, 9).await, Ok(2));
+    assert_eq!(retention::forget_webhooks(conn, kept, 9).await, Ok(2));
+    assert_eq!(retention::forget_contacts(conn, kept, 9).await, Ok(0));
+    assert_eq!(retention::blank(conn, kept, 9).await, Ok(2));
+    assert_eq!(partitions::forget_late(conn, kept, 9).await, Ok(2));
+    assert_eq!(audit::forget(conn, kept, 9).await, Ok(0));
 }
 
 /// Reports see how calls went and not with whom.

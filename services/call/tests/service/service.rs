@@ -69,6 +69,35 @@ pub(crate) async fn database() -> String {
     url
 }
 
+/// The settings of a service on this database, and some more.
+pub(crate) fn settings(url: &str, settings: &[(&str, &str)]) -> Vars {
+    let mut vars: BTreeMap<String, String> = [
+        ("DATABASE_URL", url.to_owned()),
+        ("CREDENTIAL_KEYS", format!("1:{}", key(1))),
+        ("TOKEN_KEYS", format!("1:{}", key(2))),
+        (
+            "API_KEYS",
+            format!(
+                "admin:credentials.write+calls.read:{},reader:calls.read:{}",
+                hash(ADMIN),
+                hash(READER)
+            ),
+        ),
+        ("WEBHOOK_BASE_URL", "https://calls.example.com".to_owned()),
+        ("AGENT_ENDPOINT_ALLOW", "loopback".to_owned()),
+        ("DRAIN_TIMEOUT", "1s".to_owned()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect();
+    vars.extend(
+        settings
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    );
+    vars.into_iter().collect()
+}
+
 pub(crate) async fn client(url: &str) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
     #[expect(clippy::disallowed_methods, reason = "ends with the client")]
@@ -87,31 +116,7 @@ impl Service {
     /// Starts, and does not wait.
     pub(crate) async fn start_on(url: &str, settings: &[(&str, &str)]) -> Self {
         runtime::install_crypto_provider();
-        let mut vars: BTreeMap<String, String> = [
-            ("DATABASE_URL", url.to_owned()),
-            ("CREDENTIAL_KEYS", format!("1:{}", key(1))),
-            ("TOKEN_KEYS", format!("1:{}", key(2))),
-            (
-                "API_KEYS",
-                format!(
-                    "admin:credentials.write+calls.read:{},reader:calls.read:{}",
-                    hash(ADMIN),
-                    hash(READER)
-                ),
-            ),
-            ("WEBHOOK_BASE_URL", "https://calls.example.com".to_owned()),
-            ("AGENT_ENDPOINT_ALLOW", "loopback".to_owned()),
-            ("DRAIN_TIMEOUT", "1s".to_owned()),
-        ]
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect();
-        vars.extend(
-            settings
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
-        );
-        let config = Config::read(vars.into_iter().collect::<Vars>()).unwrap();
+        let config = Config::read(self::settings(url, settings)).unwrap();
         let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let internal = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (at, at_internal) = (grpc.local_addr().unwrap(), internal.local_addr().unwrap());

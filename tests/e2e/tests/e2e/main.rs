@@ -25,6 +25,7 @@ mod outbound;
 mod partitions;
 mod pooled;
 mod postgres;
+mod privacy;
 mod queue;
 mod reconcile;
 mod recording;

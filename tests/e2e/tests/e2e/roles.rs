@@ -26,7 +26,7 @@ use crate::{
     outbound::short,
 };
 
-/// Calls out and in, a campaign, credentials, and retention; nothing of it needs a right that the role does not have.
+/// Calls out and in, a campaign, credentials, an erasure, and retention; nothing of it needs a right that the role does not have.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_role_that_serves_has_all_the_rights_that_it_needs() -> Result<()> {
     let folder = TempDir::new()?;
@@ -79,6 +79,19 @@ async fn the_role_that_serves_has_all_the_rights_that_it_needs() -> Result<()> {
     phones
         .clear_phone_credentials(ClearPhoneCredentialsRequest { phone_id })
         .await?;
+
+    story.callbridge(&["privacy", "export", CUSTOMER]).await?;
+    let erase = ["privacy", "erase", CUSTOMER, "--reason", "they asked"];
+    let erased = story.callbridge(&erase).await?.output;
+    assert!(erased.contains("Erased."), "{erased}");
+    for what in ["hold", "release"] {
+        let words = ["privacy", what, CUSTOMER, "--reason", "a court's order"];
+        story
+            .callbridge(if what == "hold" { &words } else { &words[..3] })
+            .await?;
+    }
+    let trail = story.callbridge(&["audit", "--number", CUSTOMER]).await?.output;
+    assert!(trail.contains("PrivacyService/EraseNumber"), "{trail}");
 
     // Retention blanks all of it, and drops a month in which there is nothing left.
     admin

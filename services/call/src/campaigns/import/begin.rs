@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{Begun, Form, Hand, Header, Importing, Report, reused, writer::Writer};
 use crate::{
     app::App,
+    audit::{self, Subject},
     campaigns::{
         contacts::copy,
         control,
@@ -52,6 +53,7 @@ pub async fn begin(app: &Arc<App>, dialler: &Dialler, header: Header) -> Result<
             if !same_file || import.replaces != (header.policy == WhenDuplicate::Replace) {
                 return Err(reused());
             }
+            audit::changed(conn, Subject::Id(&header.campaign)).await?;
             Ok(import)
         })
         .await?;

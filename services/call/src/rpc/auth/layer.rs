@@ -16,6 +16,7 @@ use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
 use super::{
+    audited::{Audited, audited},
     caller::{Caller, Peer},
     certificates::Certificates,
     ending::{self, Ending},
@@ -24,6 +25,7 @@ use super::{
 };
 use crate::{
     access::listed::{Found, Listed},
+    audit::Act,
     error::Error,
     rpc::status::status,
 };
@@ -205,8 +207,20 @@ where
             return Box::pin(async move { Ok(status(error).into_http()) });
         };
         let ended = caller.ended();
+        let path = request.uri().path();
+        let leaves_an_entry = audited(path) != Some(Audited::No);
+        let act = Act::new(Arc::clone(&caller.principal.name), caller.key(), path);
         request.extensions_mut().insert(caller);
-        let answer = self.inner.call(request);
+        let answer = act.of(self.inner.call(request));
+        let answer = async move {
+            let answer = answer.await?;
+            // A refusal says so in its head; an answer has nothing there.
+            if leaves_an_entry && !answer.headers().contains_key("grpc-status") && !act.is_noted() {
+                let error = Error::internal("a method that has to leave an entry on the audit trail left none");
+                return Ok(status(error).into_http());
+            }
+            Ok(answer)
+        };
         Box::pin(async move {
             let _permit = permit;
             match (rule.limit, ended) {

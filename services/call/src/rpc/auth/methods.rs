@@ -15,6 +15,10 @@ pub enum Scope {
     CredentialsWrite,
     /// Make, list and revoke API keys.
     KeysWrite,
+    /// See the audit trail.
+    AuditRead,
+    /// Export and erase numbers, hold calls.
+    PrivacyWrite,
     /// Report what Exotel's webhooks say. For the edge.
     Ingest,
     /// Run media sessions. For the edge.
@@ -23,12 +27,14 @@ pub enum Scope {
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::CallsWrite,
         Self::CallsRead,
         Self::CampaignsWrite,
         Self::CredentialsWrite,
         Self::KeysWrite,
+        Self::AuditRead,
+        Self::PrivacyWrite,
         Self::Ingest,
         Self::Media,
     ];
@@ -41,6 +47,8 @@ impl Scope {
             Self::CampaignsWrite => "campaigns.write",
             Self::CredentialsWrite => "credentials.write",
             Self::KeysWrite => "keys.write",
+            Self::AuditRead => "audit.read",
+            Self::PrivacyWrite => "privacy.write",
             Self::Ingest => "ingest",
             Self::Media => "media",
         }
@@ -118,6 +126,8 @@ pub(super) fn rule(path: &str) -> Option<Rule> {
         "callbridge.directory.v1.PhoneService" => phone(method),
         "callbridge.directory.v1.AgentService" => agent(method),
         "callbridge.ingress.v1.IngressService" => ingress(method),
+        "callbridge.privacy.v1.AuditService" => (method == "ListAudit").then_some(unary(Scope::AuditRead)),
+        "callbridge.privacy.v1.PrivacyService" => privacy(method),
         "grpc.health.v1.Health" => matches!(method, "Check" | "Watch").then_some(unlimited(Access::Open)),
         "grpc.reflection.v1.ServerReflection" | "grpc.reflection.v1alpha.ServerReflection" => {
             (method == "ServerReflectionInfo").then_some(unlimited(Access::AnyKey))
@@ -128,6 +138,19 @@ pub(super) fn rule(path: &str) -> Option<Rule> {
 
 fn key(method: &str) -> Option<Rule> {
     matches!(method, "CreateKey" | "ListKeys" | "RevokeKey").then_some(unary(Scope::KeysWrite))
+}
+
+fn privacy(method: &str) -> Option<Rule> {
+    match method {
+        // It works for some seconds, each step within the database's own limits.
+        "EraseNumber" => Some(Rule {
+            access: Access::Scope(Scope::PrivacyWrite),
+            limit: Some(Duration::from_secs(30)),
+        }),
+        "HoldCall" | "ReleaseCall" | "HoldNumber" | "ReleaseNumber" => Some(unary(Scope::PrivacyWrite)),
+        "ExportNumber" => Some(unlimited(Access::Scope(Scope::PrivacyWrite))),
+        _ => None,
+    }
 }
 
 fn call(method: &str) -> Option<Rule> {

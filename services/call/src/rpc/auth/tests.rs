@@ -8,6 +8,7 @@ use prost_types::FileDescriptorSet;
 use ring::digest::{SHA256, digest};
 
 use super::{
+    audited::{Audited, audited},
     caller::{Caller, Peer},
     certificates::{Certificates, CertificatesError},
     keys::{Keys, KeysError},
@@ -77,6 +78,23 @@ fn served() -> Vec<(String, bool)> {
     }
     assert!(paths.len() > 35, "the descriptors are not all there: {paths:?}");
     paths
+}
+
+/// A new method says whether it leaves an entry on the audit trail; what changes nothing and shows nobody is said to leave none.
+#[test]
+fn every_method_says_whether_it_is_audited() {
+    for (path, _) in served() {
+        let said = audited(&path).unwrap_or_else(|| panic!("{path} does not say whether it is audited"));
+        let writes = match rule(&path).unwrap().access {
+            Access::Scope(Scope::CampaignsWrite | Scope::KeysWrite | Scope::PrivacyWrite) => {
+                !path.ends_with("/ListKeys")
+            }
+            Access::Scope(Scope::CredentialsWrite) => !path.contains("/Verify"),
+            _ => false,
+        };
+        assert!(said != Audited::No || !writes, "{path} leaves no entry");
+    }
+    assert_eq!(audited("/callbridge.call.v1.CallService/Nope"), None);
 }
 
 /// F101: a method that is missing in the table fails here before it fails its first caller.

@@ -57,10 +57,10 @@ pub async fn standing(
             WHERE d.customer = $1 AND d.campaign_id IS NOT NULL AND d.post_started_at > $3 AND ",
         maybe_dialled!("d"),
         ") SELECT EXISTS (
-            SELECT 1 FROM suppressions s WHERE s.number = $1 AND s.campaign_id IS NULL
+            SELECT 1 FROM suppressions s WHERE s.number IN ($1, number_hash($1)) AND s.campaign_id IS NULL
                 AND (s.expires_at IS NULL OR s.expires_at > (SELECT clock_timestamp()))
         ) OR EXISTS (
-            SELECT 1 FROM suppressions s WHERE s.number = $1 AND s.campaign_id = $2
+            SELECT 1 FROM suppressions s WHERE s.number IN ($1, number_hash($1)) AND s.campaign_id = $2
                 AND (s.expires_at IS NULL OR s.expires_at > (SELECT clock_timestamp()))
         ) AS suppressed,
         (SELECT count(*) FROM dials) AS dials,
@@ -179,7 +179,8 @@ pub async fn release(
 ) -> QueryResult<i64> {
     let changed: Changed = sql_query(
         "WITH released AS (
-            DELETE FROM suppressions WHERE number = ANY($1) AND campaign_id IS NOT DISTINCT FROM $2 AND source = $4 RETURNING *
+            DELETE FROM suppressions WHERE (number = ANY($1) OR number IN (SELECT number_hash(n) FROM unnest($1) AS n))
+                AND campaign_id IS NOT DISTINCT FROM $2 AND source = $4 RETURNING *
         ), kept AS (
             INSERT INTO suppression_history (type, by, number, campaign_id, reason, expires_at)
             SELECT 'removed', $3, number, campaign_id, reason, expires_at FROM released

@@ -144,14 +144,14 @@ pub async fn due(
                 ORDER BY c.next_at, c.id LIMIT $3
             ) k ORDER BY k.next_at, k.id LIMIT $3
         ), held AS MATERIALIZED (
-            SELECT l.* FROM picked p CROSS JOIN LATERAL (
+            SELECT l.*, number_hash(l.number) AS hash FROM picked p CROSS JOIN LATERAL (
                 SELECT c.id, c.number, c.calls, c.attempts, c.call_id FROM contacts c
                 WHERE c.campaign_id = $1 AND c.id = p.id AND c.state = 'pending' FOR UPDATE SKIP LOCKED
             ) l
         ) SELECT held.id, held.number, held.calls, held.attempts,
-            EXISTS (SELECT 1 FROM suppressions s WHERE s.number = held.number AND s.campaign_id IS NULL
+            EXISTS (SELECT 1 FROM suppressions s WHERE s.number IN (held.number, held.hash) AND s.campaign_id IS NULL
                 AND (s.expires_at IS NULL OR s.expires_at > (SELECT clock_timestamp())))
-            OR EXISTS (SELECT 1 FROM suppressions s WHERE s.number = held.number AND s.campaign_id = $1
+            OR EXISTS (SELECT 1 FROM suppressions s WHERE s.number IN (held.number, held.hash) AND s.campaign_id = $1
                 AND (s.expires_at IS NULL OR s.expires_at > (SELECT clock_timestamp()))) AS suppressed,
             CASE WHEN $4 IS NOT NULL THEN (
                 SELECT d.post_started_at FROM calls d
