@@ -6,7 +6,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use axum::{
-    extract::{MatchedPath, RawPathParams, Request, State, rejection::RawPathParamsRejection},
+    extract::{MatchedPath, Request, State},
     http::{HeaderMap, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
@@ -37,18 +37,8 @@ pub(super) struct Pass {
 }
 
 /// Lets in requests with a genuine token of the route's purpose.
-pub(super) async fn keep(
-    State(edge): State<Arc<Edge>>,
-    route: MatchedPath,
-    path: Result<RawPathParams, RawPathParamsRejection>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    // A path that is no text names no token.
-    let pass = path
-        .map_err(|_| Problem::NotFound)
-        .and_then(|path| check(&edge, route.as_str(), &path, &request));
-    match pass {
+pub(super) async fn keep(State(edge): State<Arc<Edge>>, mut request: Request, next: Next) -> Response {
+    match check(&edge, &request) {
         Ok(pass) => {
             request.extensions_mut().insert(pass);
             next.run(request).await
@@ -59,7 +49,7 @@ pub(super) async fn keep(
             // Whoever has a wrong URL in a dashboard finds the first ones of a minute among the traces; a flood leaves none.
             let now = edge.clock.unix_seconds();
             if edge.strangers.count(whom(&request), now) && edge.traced.count((), now) {
-                let span = span(&edge, word(request.method()), route.as_str());
+                let span = span(&edge, word(request.method()), route(&request));
                 span.record("http.response.status_code", response.status().as_u16());
             }
             response
@@ -67,8 +57,23 @@ pub(super) async fn keep(
     }
 }
 
-fn check(edge: &Edge, route: &str, path: &RawPathParams, request: &Request) -> Result<Pass, Problem> {
-    let param = |wanted: &str| path.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value);
+/// The route that was found.
+fn route(request: &Request) -> &str {
+    request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("", MatchedPath::as_str)
+}
+
+/// What a path has where its route has this name. As it is: no token has a character that anybody writes in another way.
+fn segment<'a>(route: &str, path: &'a str, name: &str) -> Option<&'a str> {
+    let mut segments = route.split('/').zip(path.split('/'));
+    segments.find(|(wanted, _)| *wanted == name).map(|(_, value)| value)
+}
+
+fn check(edge: &Edge, request: &Request) -> Result<Pass, Problem> {
+    let route = route(request);
+    let param = |name: &str| segment(route, request.uri().path(), name);
     let now = edge.clock.unix_seconds();
     let verified = |token: &str, purpose, now| {
         let claims = edge.config.verifier.verify(token, purpose, now);
@@ -79,11 +84,11 @@ fn check(edge: &Edge, route: &str, path: &RawPathParams, request: &Request) -> R
         })
     };
     match route {
-        paths::STATUS => verified(param("token").ok_or(Problem::NotFound)?, Purpose::Callback, now),
+        paths::STATUS => verified(param("{token}").ok_or(Problem::NotFound)?, Purpose::Callback, now),
         paths::SOCKET => {
             let now = now.saturating_sub(CLOCKS_APART);
-            let pass = verified(param("token").ok_or(Problem::NotFound)?, Purpose::Socket, now)?;
-            let names_it = param("call_id").is_some_and(|call| call.parse() == Ok(CallId(pass.claims.id)));
+            let pass = verified(param("{token}").ok_or(Problem::NotFound)?, Purpose::Socket, now)?;
+            let names_it = param("{call_id}").is_some_and(|call| call.parse() == Ok(CallId(pass.claims.id)));
             names_it.then_some(pass).ok_or(Problem::NotFound)
         }
         paths::STATIC_SOCKET => {
@@ -93,7 +98,7 @@ fn check(edge: &Edge, route: &str, path: &RawPathParams, request: &Request) -> R
             names_it.then_some(pass).ok_or(Problem::Unauthorized)
         }
         _ => {
-            if let Some(token) = param("account_token") {
+            if let Some(token) = param("{account_token}") {
                 return verified(token, Purpose::Account, now);
             }
             // The older paths have the token in the query.
@@ -121,4 +126,23 @@ pub(super) fn whom(request: &Request) -> Option<IpAddr> {
         .extensions()
         .get::<Client>()
         .map(|Client(address)| neighbourhood(*address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_read_by_its_route() {
+        let path = "/ws/exotel/voice/call_1/abc";
+        assert_eq!(segment(paths::SOCKET, path, "{token}"), Some("abc"));
+        assert_eq!(segment(paths::SOCKET, path, "{call_id}"), Some("call_1"));
+        assert_eq!(segment(paths::SOCKET, path, "{account_token}"), None);
+        let path = "/api/v1/exotel/abc/voice/connect";
+        assert_eq!(segment(paths::CONNECT, path, "{account_token}"), Some("abc"));
+        assert_eq!(
+            segment(paths::LEGACY_CONNECT, paths::LEGACY_CONNECT, "{account_token}"),
+            None
+        );
+    }
 }

@@ -4,6 +4,7 @@ mod applets;
 mod door;
 mod probe;
 mod problem;
+mod shared;
 mod socket;
 mod status;
 
@@ -20,10 +21,12 @@ use axum::{
 use door::Client;
 use exotel::paths;
 use problem::Problem;
+use shared::Shared;
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
 };
+use tower::layer::layer_fn;
 use tracing::{Instrument as _, Span, field, info_span};
 
 use crate::{Edge, server::Peer};
@@ -89,6 +92,8 @@ pub(crate) fn router(edge: Arc<Edge>) -> Router {
     applets
         .merge(status)
         .route_layer(middleware::from_fn_with_state(Arc::clone(&edge), observe))
+        // Nothing of what is behind the door is touched for those who stay before it.
+        .route_layer(layer_fn(Shared::new))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&edge), door::keep))
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::Method)
