@@ -60,6 +60,8 @@ pub struct Config {
     pub max_connections: usize,
     /// `EDGE_MAX_PENDING_SOCKETS`: sockets that have not said `start` yet; one more gets a 503.
     pub max_pending_sockets: usize,
+    /// `/ws/echo`, for conformance suites: no setting, but the feature `ws-echo`.
+    pub echo: bool,
     /// Where recordings go; none: this edge records nothing.
     pub recordings: Option<recording::Settings>,
 }
@@ -173,6 +175,7 @@ impl Config {
             idle_limit,
             max_connections,
             max_pending_sockets,
+            echo: cfg!(feature = "ws-echo"),
             recordings,
         })
     }

@@ -25,7 +25,7 @@ pub(crate) enum Heard<Text> {
     /// A text message.
     Text(Text),
     /// A binary message.
-    Binary,
+    Binary(Bytes),
     /// A ping or a pong.
     Alive,
     /// The peer closes it, for this reason (RFC 6455 §7.4).
@@ -76,7 +76,7 @@ impl Message for ws::Message {
     fn heard(self) -> Heard<Self::Words> {
         match self {
             Self::Text(text) => Heard::Text(text),
-            Self::Binary(_) => Heard::Binary,
+            Self::Binary(bytes) => Heard::Binary(bytes),
             Self::Ping(_) | Self::Pong(_) => Heard::Alive,
             Self::Close(frame) => Heard::Closed(frame.map_or(NO_CODE, |frame| frame.code)),
         }
@@ -110,8 +110,9 @@ impl Message for tungstenite::Message {
     fn heard(self) -> Heard<Self::Words> {
         match self {
             Self::Text(text) => Heard::Text(text),
-            Self::Binary(_) | Self::Frame(_) => Heard::Binary,
-            Self::Ping(_) | Self::Pong(_) => Heard::Alive,
+            Self::Binary(bytes) => Heard::Binary(bytes),
+            // A bare frame is never read.
+            Self::Ping(_) | Self::Pong(_) | Self::Frame(_) => Heard::Alive,
             Self::Close(frame) => Heard::Closed(frame.map_or(NO_CODE, |frame| frame.code.into())),
         }
     }
@@ -223,6 +224,11 @@ where
     /// Sends a text message. Only while it is writable.
     pub(crate) fn send(&mut self, now: Instant, text: String) {
         self.start(now, M::text(text));
+    }
+
+    /// Sends a message and waits until it has left. False: the peer has stopped reading, or is gone.
+    pub(crate) async fn answer(&mut self, message: M) -> bool {
+        matches!(timeout(self.patience.stall, self.inner.send(message)).await, Ok(Ok(())))
     }
 
     /// Begins the closing handshake; reading on completes it. Only while it is writable.

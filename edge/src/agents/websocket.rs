@@ -186,7 +186,7 @@ impl Bot {
                     }
                     Err(_) => return Turn::Said(Said::Action(None)),
                 },
-                Heard::Binary => return Turn::Said(Said::Action(None)),
+                Heard::Binary(_) => return Turn::Said(Said::Action(None)),
                 Heard::Alive => {}
                 Heard::Closed(code) => {
                     let well = self.closing == Closing::Sent || matches!(code, NORMAL | NO_CODE);

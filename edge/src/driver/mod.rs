@@ -282,7 +282,7 @@ impl Driver {
         let now = Instant::now();
         match heard {
             Heard::Text(text) => self.session.text(now, &text),
-            Heard::Binary => self.session.binary(now),
+            Heard::Binary(_) => self.session.binary(now),
             Heard::Alive => self.session.alive(now),
             Heard::Closed(_) => self.session.socket_closed(),
             Heard::Broken => self.session.socket_broke(),

@@ -2,6 +2,8 @@
 
 mod applets;
 mod door;
+mod echo;
+mod handshake;
 mod probe;
 mod problem;
 mod shared;
@@ -89,12 +91,19 @@ pub(crate) fn router(edge: Arc<Edge>) -> Router {
             Budget::new(STATUS_BUDGET),
             within_budget,
         ));
+    // Nobody's call, and so without a token.
+    let echo = if edge.config.echo {
+        Router::new().route(echo::PATH, any(echo::open))
+    } else {
+        Router::new()
+    };
     applets
         .merge(status)
         .route_layer(middleware::from_fn_with_state(Arc::clone(&edge), observe))
         // Nothing of what is behind the door is touched for those who stay before it.
         .route_layer(layer_fn(Shared::new))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&edge), door::keep))
+        .merge(echo)
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::Method)
         .layer(middleware::from_fn_with_state(Arc::clone(&edge), guard))

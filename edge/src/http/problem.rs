@@ -57,6 +57,12 @@ impl IntoResponse for Problem {
                     HeaderValue::from_static("Basic realm=\"callbridge\""),
                 );
             }
+            // Which one would do (RFC 6455 §4.4, RFC 9110 §15.5.22).
+            Self::Upgrade => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            }
             Self::Unavailable => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::{
     extract::{
-        Extension, FromRequestParts as _, Request, State,
-        ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
+        Extension, Request, State,
+        ws::{WebSocket, WebSocketUpgrade},
     },
     response::Response,
 };
@@ -20,6 +20,7 @@ use tracing::Span;
 use super::{
     APPLET_BUDGET,
     door::{Pass, whom},
+    handshake,
     problem::Problem,
 };
 use crate::{
@@ -34,7 +35,8 @@ const MAX_MESSAGE: usize = 64 * 1024;
 const READ_BUFFER: usize = 3 * 1024;
 /// Frames go out at once; what a stalled peer leaves unsent waits in the session, where it is bounded (F70).
 const WRITE_BUFFER: usize = 0;
-const MAX_WRITE_BUFFER: usize = 64 * 1024;
+/// Nothing is written before what was before it has left: one message, and what answers pings.
+const MAX_WRITE_BUFFER: usize = MAX_MESSAGE + 1024;
 
 /// The socket of one call, opened by its token.
 pub(super) async fn of_call(
@@ -53,8 +55,7 @@ pub(super) async fn of_call(
         edge.metrics.refused("replay");
         return Err(Problem::NotFound);
     }
-    let upgrade = upgrade_of(request).await?;
-    let pending = pending_slot(&edge)?;
+    let (upgrade, pending) = upgrade_of(&edge, request).await?;
     let asked = ClaimSocketRequest {
         call_id,
         nonce: u64::from_be_bytes(claims.nonce),
@@ -83,7 +84,7 @@ pub(super) async fn of_call(
         tokio::join!(greeting, agent);
     });
     let ticket = Ticket::Claimed { claim, probed };
-    Ok(accept(&edge, upgrade, ticket, pending))
+    Ok(begin(&edge, upgrade, ticket, pending))
 }
 
 /// The socket of applets with a fixed URL, opened by Basic credentials: the account's id and its token.
@@ -92,49 +93,51 @@ pub(super) async fn of_account(
     Extension(Pass { claims, .. }): Extension<Pass>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let upgrade = upgrade_of(request).await?;
-    let pending = pending_slot(&edge)?;
+    let (upgrade, pending) = upgrade_of(&edge, request).await?;
     let ticket = Ticket::Account {
         account_id: AccountId(claims.id).to_string(),
         generation: u32::from(claims.generation()),
     };
-    Ok(accept(&edge, upgrade, ticket, pending))
+    Ok(begin(&edge, upgrade, ticket, pending))
 }
 
-async fn upgrade_of(request: Request) -> Result<WebSocketUpgrade, Problem> {
-    let (mut parts, _) = request.into_parts();
-    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
-    let upgrade = upgrade.map_err(|rejection| match rejection {
-        WebSocketUpgradeRejection::MethodNotGet(_) | WebSocketUpgradeRejection::MethodNotConnect(_) => Problem::Method,
-        _ => Problem::Upgrade,
-    })?;
-    Ok(upgrade
+/// The way of all sockets: a sound handshake, a place among those that have not said `start` (F66), and the limits.
+pub(super) async fn upgrade_of(
+    edge: &Edge,
+    request: Request,
+) -> Result<(WebSocketUpgrade, OwnedSemaphorePermit), Problem> {
+    let upgrade = handshake::take(request).await?;
+    if edge.sessions.is_stopping() {
+        return Err(Problem::Unavailable);
+    }
+    let pending = Arc::clone(&edge.pending).try_acquire_owned();
+    let pending = pending.map_err(|_| Problem::Unavailable)?;
+    let upgrade = upgrade
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(MAX_WRITE_BUFFER))
+        .max_write_buffer_size(MAX_WRITE_BUFFER);
+    Ok((upgrade, pending))
 }
 
-/// A place among the sockets that have not said `start` (F66).
-fn pending_slot(edge: &Edge) -> Result<OwnedSemaphorePermit, Problem> {
-    if edge.sessions.is_stopping() {
-        return Err(Problem::Unavailable);
-    }
-    Arc::clone(&edge.pending)
-        .try_acquire_owned()
-        .map_err(|_| Problem::Unavailable)
+fn begin(edge: &Arc<Edge>, upgrade: WebSocketUpgrade, ticket: Ticket, pending: OwnedSemaphorePermit) -> Response {
+    let session = Arc::clone(edge);
+    accept(edge, upgrade, move |socket| driver::run(session, socket, ticket, pending))
 }
 
-/// The session's task is there before the answer is, so that shutdown cannot miss it.
-fn accept(edge: &Arc<Edge>, upgrade: WebSocketUpgrade, ticket: Ticket, pending: OwnedSemaphorePermit) -> Response {
+/// The socket's task is there before the answer is, so that shutdown cannot miss it.
+pub(super) fn accept<F: Future<Output = ()> + Send>(
+    edge: &Edge,
+    upgrade: WebSocketUpgrade,
+    run: impl FnOnce(WebSocket) -> F + Send + 'static,
+) -> Response {
     let (hand_over, socket) = oneshot::channel();
     let limit = edge.config.start_limit;
-    let session = Arc::clone(edge);
     let live = edge.live.enter();
     edge.sessions.spawn_apart(async move {
         if let Ok(Ok(socket)) = tokio::time::timeout(limit, socket).await {
-            driver::run(session, socket, ticket, pending).await;
+            run(socket).await;
         }
         drop(live);
     });

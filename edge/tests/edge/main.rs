@@ -19,6 +19,7 @@ mod input;
 mod line;
 mod peers;
 mod recording;
+mod rfc6455;
 mod sequences;
 mod session;
 mod socket;

@@ -8,7 +8,10 @@ use std::{
     collections::VecDeque,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -142,6 +145,15 @@ impl Bench {
 
     pub(crate) fn socket_path(&self) -> String {
         format!("/ws/exotel/voice/{}/{}", call(), self.call_token(Purpose::Socket))
+    }
+
+    /// The same with a token that was never used: how often one is asked about is bounded (F63).
+    pub(crate) fn another_socket_path(&self) -> String {
+        static NONCE: AtomicU64 = AtomicU64::new(1_000);
+        let nonce = NONCE.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let expires = u32::try_from(Clock::system().unix_seconds() + 120).unwrap();
+        let token = self.keys.mint(Purpose::Socket, call().0, nonce, expires);
+        format!("/ws/exotel/voice/{}/{token}", call())
     }
 
     /// What call-service is asked next, control messages apart.
