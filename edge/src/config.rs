@@ -60,6 +60,8 @@ pub struct Config {
     pub max_connections: usize,
     /// `EDGE_MAX_PENDING_SOCKETS`: sockets that have not said `start` yet; one more gets a 503.
     pub max_pending_sockets: usize,
+    /// `EDGE_MAX_PENDING_PER_ADDRESS`: of these, so many from one address. Exotel calls from few, but says `start` at once.
+    pub max_pending_per_address: usize,
     /// `/ws/echo`, for conformance suites: no setting, but the feature `ws-echo`.
     pub echo: bool,
     /// Where recordings go; none: this edge records nothing.
@@ -150,6 +152,7 @@ impl Config {
         let idle_limit = seconds(&mut vars, "EDGE_IDLE_SECONDS", 60.0);
         let max_connections = vars.parsed_or("EDGE_MAX_CONNECTIONS", "a number", 20_000);
         let max_pending_sockets = vars.parsed_or("EDGE_MAX_PENDING_SOCKETS", "a number", 2_000);
+        let max_pending_per_address = vars.parsed_or("EDGE_MAX_PENDING_PER_ADDRESS", "a number", 500);
         let recordings = recordings(&mut vars);
         let (Ok(verifier), Ok(agent_endpoint_allow)) = (verifier, allow) else {
             return Err(vars.finish(()).err().unwrap_or(ConfigError(Vec::new())));
@@ -175,6 +178,7 @@ impl Config {
             idle_limit,
             max_connections,
             max_pending_sockets,
+            max_pending_per_address,
             echo: cfg!(feature = "ws-echo"),
             recordings,
         })

@@ -9,6 +9,7 @@ mod http;
 mod ingress;
 mod live;
 mod metrics;
+mod pending;
 pub mod recording;
 mod server;
 pub mod session;
@@ -29,7 +30,6 @@ use runtime::{
 };
 use tokio::{
     net::TcpListener,
-    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,7 @@ use crate::{
     ingress::Client,
     live::Live,
     metrics::Metrics,
+    pending::Pending,
     recording::Recorder,
     tally::Tally,
 };
@@ -101,7 +102,7 @@ struct Edge {
     metrics: Metrics,
     live: Live,
     /// Places for sockets that have not said `start`.
-    pending: Arc<Semaphore>,
+    pending: Pending,
     /// Requests without a genuine token, by address.
     strangers: Tally,
     /// Those of them that were traced, whatever their address.
@@ -147,6 +148,7 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
         Some(settings) => Some(Recorder::start(settings, &id, ingress.clone(), metrics.clone())?),
         None => None,
     };
+    let descriptors = server::Descriptors::share(config.max_connections, runtime::descriptors::raise());
     let edge = Arc::new(Edge {
         id,
         recorder,
@@ -159,7 +161,11 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
         reports: Reports::new(clock.clone()),
         metrics,
         live: Live::new(),
-        pending: Arc::new(Semaphore::new(config.max_pending_sockets)),
+        pending: Pending::new(pending::Limits {
+            total: config.max_pending_sockets,
+            per_address: config.max_pending_per_address,
+            descriptors: descriptors.calls,
+        }),
         strangers: Tally::new(TRACED_STRANGERS),
         traced: Tally::new(TRACED_IN_ALL),
         replays: Tally::new(REPLAYS),
@@ -203,9 +209,14 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
 
     let (connections, closing) = (Tasks::new(), CancellationToken::new());
     let router = http::router(Arc::clone(&edge));
+    let door = server::Door {
+        connections: descriptors.connections,
+        acceptor,
+        pending: edge.pending.clone(),
+    };
     let serving = server::serve(
         listeners.public,
-        acceptor,
+        door,
         router,
         config,
         &connections,

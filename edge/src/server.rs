@@ -19,7 +19,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::Config;
+use crate::{
+    Config,
+    pending::{DESCRIPTORS_PER_CALL, Pending},
+};
 
 /// A request's line and headers: beyond, the answer is 431 (F95).
 const MAX_HEADER: usize = 16 * 1024;
@@ -31,23 +34,46 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// be lost with it. As long as new work is taken after SIGTERM, but not longer than this.
 pub(crate) const LINGER: Duration = Duration::from_secs(5);
 
-/// Of how many descriptors one may be a connection's: a call that records, and has an agent of its own connection, needs two more.
-const DESCRIPTORS_PER_CONNECTION: usize = 3;
 /// For all that is there once: listeners, the runtime, call-service, the collector.
 const OTHER_DESCRIPTORS: usize = 32;
 
-/// How many connections there may be, so that the calls that live have the descriptors they will need (F130). The others wait in
-/// the listen queue.
-fn most(configured: usize, descriptors: usize) -> usize {
-    let most = (descriptors.saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS_PER_CONNECTION).max(1);
-    if most < configured {
-        tracing::warn!(
-            descriptors,
-            connections = most,
-            "fewer connections than EDGE_MAX_CONNECTIONS: raise the limit of open files (ulimit -n)"
-        );
+/// How the process's descriptors are shared out, so that the calls that live have those they will need (F130).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Descriptors {
+    /// Connections that are no sockets yet; the others wait in the listen queue.
+    pub(crate) connections: usize,
+    /// Live calls, and in what they leave the sockets that have not said `start`.
+    pub(crate) calls: usize,
+}
+
+impl Descriptors {
+    /// Of so many descriptors.
+    pub(crate) fn share(configured: usize, descriptors: usize) -> Self {
+        let free = descriptors.saturating_sub(OTHER_DESCRIPTORS);
+        let most = (free / DESCRIPTORS_PER_CALL).max(1);
+        if most < configured {
+            tracing::warn!(
+                descriptors,
+                connections = most,
+                "fewer connections than EDGE_MAX_CONNECTIONS: raise the limit of open files (ulimit -n)"
+            );
+        }
+        let connections = most.min(configured);
+        Self {
+            connections,
+            calls: free.saturating_sub(connections),
+        }
     }
-    most.min(configured)
+}
+
+/// Who is let in, and who goes where there is no room.
+pub(crate) struct Door {
+    /// How many connections at once.
+    pub(crate) connections: usize,
+    /// TLS, where no ingress ends it.
+    pub(crate) acceptor: Option<Acceptor>,
+    /// The sockets that have not said `start`.
+    pub(crate) pending: Pending,
 }
 
 /// The other end of a request's connection.
@@ -58,17 +84,14 @@ pub(crate) struct Peer(pub(crate) IpAddr);
 /// any more.
 pub(crate) async fn serve(
     listener: TcpListener,
-    acceptor: Option<Acceptor>,
+    door: Door,
     router: Router,
     config: &Config,
     connections: &Tasks,
     closing: CancellationToken,
     refused: impl Fn(),
 ) {
-    let slots = Arc::new(Semaphore::new(most(
-        config.max_connections,
-        runtime::descriptors::raise(),
-    )));
+    let slots = Arc::new(Semaphore::new(door.connections));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(config.header_limit)
@@ -86,6 +109,8 @@ pub(crate) async fn serve(
             Ok(accepted) => accepted,
             Err(error) if is_of_the_peer(&error) => continue,
             Err(error) => {
+                // For want of descriptors, nearly always.
+                door.pending.shed();
                 tracing::warn!(%error, "cannot accept a connection; trying again");
                 sleep(ACCEPT_PAUSE).await;
                 continue;
@@ -103,7 +128,7 @@ pub(crate) async fn serve(
             closing: closing.clone(),
             linger: config.accept_window.min(LINGER),
         };
-        let acceptor = acceptor.clone();
+        let acceptor = door.acceptor.clone();
         connections.spawn(async move {
             match acceptor {
                 None => connection.serve(stream).await,
@@ -172,14 +197,37 @@ fn is_of_the_peer(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::most;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
 
     #[test]
     fn live_calls_have_the_descriptors_they_will_need() {
-        assert_eq!(most(20_000, usize::MAX), 20_000);
-        assert_eq!(most(20_000, 1_048_576), 20_000);
-        assert_eq!(most(20_000, 1024), 330);
-        assert_eq!(most(100, 1024), 100);
-        assert_eq!(most(20_000, 10), 1);
+        for (configured, descriptors, connections, calls) in [
+            (20_000, 1_048_576, 20_000, 1_028_544),
+            (20_000, 20_000, 6_656, 13_312),
+            (20_000, 1024, 330, 662),
+            (100, 1024, 100, 892),
+            (20_000, 10, 1, 0),
+        ] {
+            assert_eq!(
+                Descriptors::share(configured, descriptors),
+                Descriptors { connections, calls }
+            );
+        }
+        assert_eq!(Descriptors::share(20_000, usize::MAX).connections, 20_000);
+    }
+
+    /// F68: the system gives up a peer that acknowledges nothing.
+    #[tokio::test]
+    async fn a_peer_that_acknowledges_nothing_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let stream = prepared(listener.accept().await.unwrap().0).unwrap();
+        let limit = SockRef::from(&stream).tcp_user_timeout().unwrap();
+        assert_eq!(
+            (limit, stream.nodelay().unwrap()),
+            (Some(Duration::from_secs(10)), true)
+        );
     }
 }

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::{self, Error as WsError, error::ProtocolErro
 /// A peer that says nothing for this long is pinged. In a call with audio that never happens: some paths dislike pings.
 pub(crate) const PING_AFTER: Duration = Duration::from_secs(20);
 /// How long the closing handshake may take (F92).
-const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// After a violation the peer's bytes are not read any more; this lets our reason reach it before the reset.
 const LAST_WORD: Duration = Duration::from_millis(200);
 
@@ -267,8 +267,8 @@ where
         if was_pinged { Line::NoPong } else { Line::Fine }
     }
 
-    /// Closes, and reads until the peer has closed too.
-    pub(crate) async fn close(mut self, code: u16, reason: &'static str) {
+    /// Closes, and reads until the peer has closed too, for so long at most.
+    pub(crate) async fn close(mut self, code: u16, reason: &'static str, limit: Duration) {
         let violated = self.ended;
         let goodbye = async {
             let sent = self.inner.send(M::close(code, reason)).await;
@@ -278,7 +278,7 @@ where
             while let Some(Ok(_)) = self.inner.next().await {}
         };
         // A peer that does not answer is gone.
-        let _ = timeout(CLOSE_LIMIT, goodbye).await;
+        let _ = timeout(limit, goodbye).await;
     }
 }
 

@@ -173,6 +173,14 @@ mod tests {
         assert_eq!(Sources::parse("", 9), Err(SourcesError::Proxies));
     }
 
+    #[test]
+    fn one_customer_is_one_neighbour() {
+        let of = |address: &str| neighbourhood(address.parse().unwrap()).to_string();
+        assert_eq!(of("192.0.2.1"), "192.0.2.1");
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+    }
+
     proptest! {
         /// F48: whatever a client writes into the header itself, in however many lines, the proxies' entries decide.
         #[test]

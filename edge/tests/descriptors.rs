@@ -1,4 +1,4 @@
-//! An edge whose file descriptors are few, as a process of its own between the other tests' peers.
+//! An edge whose file descriptors or memory are counted, as a process of its own between the other tests' peers.
 
 #![cfg(target_os = "linux")]
 #![expect(
@@ -21,8 +21,9 @@ mod web;
 use std::{fs, net::SocketAddr, time::Duration};
 
 use callbridge_proto::agent::v1::converse_request::Event;
+use data_encoding::BASE64;
 use frames::pcm;
-use peers::{Bench, Manner, Script, agent, heard};
+use peers::{Bench, Manner, Script, account, agent, heard};
 use tokio::{
     net::{TcpListener, TcpStream},
     process::{Child, Command},
@@ -49,14 +50,14 @@ async fn free() -> SocketAddr {
 }
 
 /// The bench's edge again as a process, which may have so many descriptors.
-async fn in_a_process(bench: &mut Bench) -> Child {
+async fn in_a_process(bench: &mut Bench, descriptors: usize) -> Child {
     bench.tasks.stop();
     (&mut bench.ended).await.unwrap().unwrap().unwrap();
     (bench.public, bench.internal) = (free().await, free().await);
     let process = Command::new("sh")
         .args([
             "-c",
-            &format!("ulimit -n {LIMIT}; exec \"$0\""),
+            &format!("ulimit -n {descriptors}; exec \"$0\""),
             env!("CARGO_BIN_EXE_edge"),
         ])
         .env_clear()
@@ -81,7 +82,7 @@ async fn a_crowd_leaves_live_calls_their_descriptors() {
         ..Script::default()
     })
     .await;
-    let mut process = in_a_process(&mut bench).await;
+    let mut process = in_a_process(&mut bench, LIMIT).await;
     let pid = process.id().unwrap();
     let descriptors = || fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
     let mut socket = Socket::open(bench.public, &bench.socket_path(), None).await.unwrap();
@@ -107,5 +108,79 @@ async fn a_crowd_leaves_live_calls_their_descriptors() {
     drop(crowd);
     let mut another = Socket::open(bench.public, &bench.socket_path(), None).await.unwrap();
     another.send(frames::connected()).await;
+    process.kill().await.unwrap();
+}
+
+/// Sockets with an account's credentials, on which nothing is said.
+async fn idle(bench: &Bench, count: usize) -> Vec<Socket> {
+    let credentials = format!("{}:{}", account(), bench.account_token());
+    let basic = format!("Basic {}", BASE64.encode(credentials.as_bytes()));
+    let mut sockets = Vec::new();
+    while sockets.len() < count {
+        match Socket::open(bench.public, "/ws/exotel/voice", Some(&basic)).await {
+            Ok(socket) => sockets.push(socket),
+            // Some were told to go, and have not gone.
+            Err(status) => assert_eq!(status, 503),
+        }
+    }
+    sockets
+}
+
+/// F66, F130: sockets that say nothing go first, those that have waited longest before all others, and a live call is still given
+/// another agent.
+#[tokio::test]
+async fn sockets_that_say_nothing_give_way() {
+    let (breaking, mut first) = agent(Manner::Break).await;
+    let (url, mut second) = agent(Manner::Echo).await;
+    let mut bench = Bench::new(Script {
+        agents: vec![breaking, url],
+        ..Script::default()
+    })
+    .await;
+    let mut process = in_a_process(&mut bench, LIMIT).await;
+    let pid = process.id().unwrap();
+    let descriptors = || fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+    let mut crowd = idle(&bench, 2 * LIMIT).await;
+    let mut socket = loop {
+        // Where one that was told to go has not gone.
+        if let Ok(socket) = Socket::open(bench.public, &bench.another_socket_path(), None).await {
+            break socket;
+        }
+    };
+    socket.send(frames::connected()).await;
+    socket.send(frames::start(8000)).await;
+    assert!(matches!(heard(&mut first).await, Event::Start(_)));
+    assert!(matches!(heard(&mut second).await, Event::Start(_)));
+    for chunk in 1..=50 {
+        socket.send(frames::media(chunk, &pcm(vec![7; 160]))).await;
+        assert_eq!(socket.listen(160).await, [7; 160]);
+    }
+    assert!(descriptors() < LIMIT, "{} descriptors", descriptors());
+    // More than half of them cannot have had a place.
+    for gone in &mut crowd[..LIMIT] {
+        assert_eq!(gone.closed().await, (1013, "shed".to_owned()));
+    }
+    process.kill().await.unwrap();
+}
+
+/// F66: what a socket costs on which nothing was said. In a build for debugging, which needs more than one for use.
+#[tokio::test]
+async fn a_socket_that_says_nothing_costs_little() {
+    const SOCKETS: usize = 1000;
+    runtime::descriptors::raise();
+    let mut bench = Bench::new(Script::default()).await;
+    bench.vars.push(("EDGE_MAX_PENDING_PER_ADDRESS", "2000".to_owned()));
+    let mut process = in_a_process(&mut bench, 4 * SOCKETS).await;
+    let status = format!("/proc/{}/status", process.id().unwrap());
+    let resident_kib = || {
+        let status = fs::read_to_string(&status).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().split(' ').next().unwrap().parse::<usize>().unwrap()
+    };
+    let _before = idle(&bench, 50).await;
+    let before = resident_kib();
+    let _sockets = idle(&bench, SOCKETS).await;
+    let grown = resident_kib() - before;
+    assert!(grown <= 8 * SOCKETS, "{grown} KiB for {SOCKETS} sockets");
     process.kill().await.unwrap();
 }

@@ -14,16 +14,21 @@ use crate::{
     agents::{Link, Said, Turn},
     control::Reporter,
     session::{Effect, Opening, Session},
+    socket::CLOSE_LIMIT,
 };
 
 /// How long an agent may still say something after `Stop`.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long the closing handshake of a socket may take that was never a call's: its place is wanted.
+const NO_CALL_LIMIT: Duration = Duration::from_secs(1);
+/// The same of one that was told to go, since descriptors are short.
+const SHED_LIMIT: Duration = Duration::from_millis(200);
 /// How long the close waits until call-service knows of a leave: the flow asks for its branch right after the close.
 const LEAVE_LIMIT: Duration = Duration::from_millis(500);
 
 impl Driver {
     /// Says goodbye to both sides, and reports the end.
-    pub(super) async fn end(mut self) {
+    pub(super) async fn end(mut self: Box<Self>) {
         self.effects();
         // Now, and not once the goodbyes are said.
         let recorded = self.session.end_recording(Instant::now());
@@ -37,7 +42,12 @@ impl Driver {
             let _ = timeout(LEAVE_LIMIT, reporter.acknowledged()).await;
         }
         // `start` may have been taken although the peer is gone: then the end is to be reported.
-        let closing = self.socket.close(code, reason);
+        let limit = match code {
+            _ if self.starting || self.session.is_started() => CLOSE_LIMIT,
+            1013 => SHED_LIMIT,
+            _ => NO_CALL_LIMIT,
+        };
+        let closing = self.socket.close(code, reason, limit);
         let goodbye = async {
             if self.starting
                 && let Some(Ok(Started { response, asked, .. })) = started(&mut self.rare).await
@@ -57,7 +67,6 @@ impl Driver {
                 };
                 self.session.started(Instant::now(), opening);
             }
-            self.pending = None;
             let farewell = farewell(&mut self.session, &mut self.link, self.reporter.as_mut());
             let _ = timeout(LINGER, farewell).await;
             self.link = None;
@@ -67,7 +76,8 @@ impl Driver {
                 let (by, reason) = self.session.end_words();
                 Span::current().record("ended_by", by).record("reason", reason);
                 tracing::info!(ended_by = by, reason, quality = ?self.session.counters().quality(), "session ended");
-                self.edge.metrics.count(&self.counted, self.session.counters());
+                let counted = self.counted.get_or_insert_default();
+                self.edge.metrics.count(counted, self.session.counters());
                 self.edge.metrics.session_ended(reason, self.session.counters());
             }
             drop(self.reporter.take());

@@ -11,7 +11,7 @@ use exotel::stream::bot::Names;
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use start::{Started, begin};
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::mpsc,
     time::{Instant, sleep_until},
 };
 use tracing::{Instrument as _, Span, field, info_span};
@@ -20,6 +20,7 @@ use crate::{
     Edge,
     agents::{self, Link, RETRY_LIMIT, Said, Turn, Unreachable},
     control::{Order, Reporter},
+    pending::Place,
     recording::Recording,
     session::{AgentEnd, Effect, Limits, Session, counters::Counters, playout::Plan},
     socket::{Heard, Line, PING_AFTER, Patience, Socket},
@@ -54,15 +55,18 @@ enum Rare {
     /// None: there will be no more.
     Order(Option<Order>, mpsc::Receiver<Order>),
     Drain,
+    /// Its descriptor is wanted elsewhere.
+    Shed,
 }
 
 struct Driver {
+    /// From `start` on.
     span: Span,
     edge: Arc<Edge>,
     socket: Socket<WebSocket>,
     session: Session,
     ticket: Ticket,
-    pending: Option<OwnedSemaphorePermit>,
+    place: Place,
     /// Call-service is being asked to start the session.
     starting: bool,
     names: Names,
@@ -73,7 +77,7 @@ struct Driver {
     rare: FuturesUnordered<BoxFuture<'static, Rare>>,
     recording: Option<Recording>,
     /// The figures that the process has.
-    counted: Counters,
+    counted: Option<Box<Counters>>,
     count_at: Instant,
     close: Option<(u16, &'static str)>,
     left: bool,
@@ -84,7 +88,7 @@ pub(crate) fn run(
     edge: Arc<Edge>,
     socket: WebSocket,
     ticket: Ticket,
-    pending: OwnedSemaphorePermit,
+    mut place: Place,
 ) -> impl Future<Output = ()> + Send {
     let limits = Limits {
         start: edge.config.start_limit,
@@ -96,37 +100,40 @@ pub(crate) fn run(
     };
     let now = Instant::now();
     let draining = edge.sessions.stopping();
-    let driver = Driver {
-        span: info_span!(
-            parent: None,
-            "session",
-            call.id = field::Empty,
-            media_session.id = field::Empty,
-            ended_by = field::Empty,
-            reason = field::Empty,
-        ),
+    let shed = place.shed();
+    let mut driver = Box::new(Driver {
+        span: Span::none(),
         socket: Socket::new(socket, now, patience),
         session: Session::new(now, limits),
         edge,
         ticket,
-        pending: Some(pending),
+        place,
         starting: false,
         names: Names::default(),
         endpoints: Vec::new(),
         link: None,
         reporter: None,
-        rare: FuturesUnordered::from_iter([draining.map(|()| Rare::Drain).boxed()]),
+        rare: FuturesUnordered::from_iter([
+            draining.map(|()| Rare::Drain).boxed(),
+            shed.map(|()| Rare::Shed).boxed(),
+        ]),
         recording: None,
-        counted: Counters::default(),
+        counted: None,
         count_at: now + COUNT_EVERY,
         close: None,
         left: false,
-    };
-    Box::pin(driver.run())
+    });
+    // On the heap once: what a future is given is in it twice.
+    async move {
+        driver.run().await;
+        let span = driver.span.clone();
+        // Boxed, since it would take its memory from the beginning.
+        Box::pin(driver.end()).instrument(span).await;
+    }
 }
 
 impl Driver {
-    async fn run(mut self) {
+    async fn run(&mut self) {
         let timer = sleep_until(self.socket.wake());
         tokio::pin!(timer);
         loop {
@@ -162,17 +169,15 @@ impl Driver {
                 () = timer.as_mut() => self.tick(),
             }
         }
-        let span = self.span.clone();
-        // Boxed, since it would take its memory from the beginning.
-        Box::pin(self.end()).instrument(span).await;
     }
 
     /// Adds what the session has counted to the process's figures.
     fn count(&mut self) {
         if self.session.is_started() {
             let counters = self.session.counters();
-            self.edge.metrics.count(&self.counted, counters);
-            self.counted.clone_from(counters);
+            let counted = self.counted.get_or_insert_default();
+            self.edge.metrics.count(counted, counters);
+            Counters::clone_from(counted, counters);
         }
     }
 
@@ -209,6 +214,7 @@ impl Driver {
             }
             Rare::Order(None, _) => {}
             Rare::Drain => self.session.drain(),
+            Rare::Shed => self.session.shed(),
         }
     }
 
@@ -222,6 +228,16 @@ impl Driver {
 
     fn effects(&mut self) {
         while let Some(effect) = self.session.effect() {
+            if matches!(effect, Effect::Begin(_)) {
+                self.span = info_span!(
+                    parent: None,
+                    "session",
+                    call.id = field::Empty,
+                    media_session.id = field::Empty,
+                    ended_by = field::Empty,
+                    reason = field::Empty,
+                );
+            }
             let _in = self.span.clone().entered();
             match effect {
                 Effect::Begin(start) => {

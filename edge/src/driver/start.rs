@@ -77,7 +77,6 @@ impl Driver {
     /// Call-service has answered; the error is a close code.
     pub(super) fn started(&mut self, started: Result<Started, u16>) {
         self.starting = false;
-        self.pending = None;
         let Started {
             response,
             greeting,
@@ -90,6 +89,7 @@ impl Driver {
             tracing::warn!("another socket has this session");
             return self.session.refused(1008);
         };
+        self.place.go_live();
         let now = Instant::now();
         self.recording = self.recording(&response);
         let start = response.start.clone().unwrap_or_default();

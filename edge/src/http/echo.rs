@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Edge,
-    socket::{Heard, PING_AFTER, Patience, Socket},
+    socket::{CLOSE_LIMIT, Heard, PING_AFTER, Patience, Socket},
 };
 
 /// The path.
@@ -23,7 +23,7 @@ pub(super) const PATH: &str = "/ws/echo";
 
 /// Opens one. It holds a place among the sockets that have not said `start`.
 pub(super) async fn open(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, Problem> {
-    let (upgrade, pending) = upgrade_of(&edge, request).await?;
+    let (upgrade, place) = upgrade_of(&edge, request).await?;
     let (stall, idle) = (edge.config.stall_limit, edge.config.idle_limit);
     Ok(accept(&edge, upgrade, move |socket| async move {
         let pong = PING_AFTER;
@@ -42,7 +42,7 @@ pub(super) async fn open(State(edge): State<Arc<Edge>>, request: Request) -> Res
                 break (1000, "stalled");
             }
         };
-        socket.close(code, reason).await;
-        drop(pending);
+        socket.close(code, reason, CLOSE_LIMIT).await;
+        drop(place);
     }))
 }

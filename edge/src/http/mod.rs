@@ -116,7 +116,7 @@ async fn guard(State(edge): State<Arc<Edge>>, mut request: Request, next: Next) 
     let peer = request
         .extensions()
         .get::<Peer>()
-        .map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0);
+        .map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0.to_canonical());
     let forwarded = request
         .headers()
         .get_all(FORWARDED_FOR)

@@ -14,7 +14,7 @@ use callbridge_proto::{
     ingress::v1::ClaimSocketRequest,
 };
 use exotel::paths;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tracing::Span;
 
 use super::{
@@ -27,6 +27,7 @@ use crate::{
     Edge,
     driver::{self, Ticket},
     ingress::within,
+    pending::Place,
 };
 
 /// Largest message and frame (F79).
@@ -55,7 +56,7 @@ pub(super) async fn of_call(
         edge.metrics.refused("replay");
         return Err(Problem::NotFound);
     }
-    let (upgrade, pending) = upgrade_of(&edge, request).await?;
+    let (upgrade, place) = upgrade_of(&edge, request).await?;
     let asked = ClaimSocketRequest {
         call_id,
         nonce: u64::from_be_bytes(claims.nonce),
@@ -84,7 +85,7 @@ pub(super) async fn of_call(
         tokio::join!(greeting, agent);
     });
     let ticket = Ticket::Claimed { claim, probed };
-    Ok(begin(&edge, upgrade, ticket, pending))
+    Ok(begin(&edge, upgrade, ticket, place))
 }
 
 /// The socket of applets with a fixed URL, opened by Basic credentials: the account's id and its token.
@@ -93,37 +94,34 @@ pub(super) async fn of_account(
     Extension(Pass { claims, .. }): Extension<Pass>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (upgrade, pending) = upgrade_of(&edge, request).await?;
+    let (upgrade, place) = upgrade_of(&edge, request).await?;
     let ticket = Ticket::Account {
         account_id: AccountId(claims.id).to_string(),
         generation: u32::from(claims.generation()),
     };
-    Ok(begin(&edge, upgrade, ticket, pending))
+    Ok(begin(&edge, upgrade, ticket, place))
 }
 
 /// The way of all sockets: a sound handshake, a place among those that have not said `start` (F66), and the limits.
-pub(super) async fn upgrade_of(
-    edge: &Edge,
-    request: Request,
-) -> Result<(WebSocketUpgrade, OwnedSemaphorePermit), Problem> {
+pub(super) async fn upgrade_of(edge: &Edge, request: Request) -> Result<(WebSocketUpgrade, Place), Problem> {
+    let client = whom(&request);
     let upgrade = handshake::take(request).await?;
     if edge.sessions.is_stopping() {
         return Err(Problem::Unavailable);
     }
-    let pending = Arc::clone(&edge.pending).try_acquire_owned();
-    let pending = pending.map_err(|_| Problem::Unavailable)?;
+    let place = edge.pending.enter(client).map_err(|_| Problem::Unavailable)?;
     let upgrade = upgrade
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
         .max_write_buffer_size(MAX_WRITE_BUFFER);
-    Ok((upgrade, pending))
+    Ok((upgrade, place))
 }
 
-fn begin(edge: &Arc<Edge>, upgrade: WebSocketUpgrade, ticket: Ticket, pending: OwnedSemaphorePermit) -> Response {
+fn begin(edge: &Arc<Edge>, upgrade: WebSocketUpgrade, ticket: Ticket, place: Place) -> Response {
     let session = Arc::clone(edge);
-    accept(edge, upgrade, move |socket| driver::run(session, socket, ticket, pending))
+    accept(edge, upgrade, move |socket| driver::run(session, socket, ticket, place))
 }
 
 /// The socket's task is there before the answer is, so that shutdown cannot miss it.

@@ -191,8 +191,9 @@ pub struct Session {
     tuning: Tuning,
     arrivals: Arrivals,
     uplink: Uplink,
-    live: Option<Live>,
-    recording: Option<Recorded>,
+    /// On the heap, as what a socket has only once it is a call.
+    live: Option<Box<Live>>,
+    recording: Option<Box<Recorded>>,
     ended: Option<End>,
     finished: bool,
     effects: VecDeque<Effect>,

@@ -95,7 +95,7 @@ impl Recorded {
 impl Session {
     /// The stream begins, and it may be recorded: call-service tells with [`super::Opening::record`].
     pub fn may_record(&mut self, now: Instant) {
-        self.recording = Some(Recorded::new(now, self.rate));
+        self.recording = Some(Box::new(Recorded::new(now, self.rate)));
     }
 
     /// The next audio for the recording.

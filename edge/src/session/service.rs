@@ -40,7 +40,7 @@ impl Session {
         }
         self.uplink.set_line(tuning.encoding, self.rate, agent_rate);
         self.tuning = tuning;
-        self.live = Some(Live {
+        self.live = Some(Box::new(Live {
             playout: Playout::new(now, agent_rate, self.rate, &tuning, greeting),
             start,
             endpoints,
@@ -52,7 +52,7 @@ impl Session {
             retried: false,
             linked_at: None,
             next_playout: None,
-        });
+        }));
         if self.phase == Phase::Starting {
             self.phase = Phase::Live;
             self.dial(0, false);
@@ -97,6 +97,13 @@ impl Session {
     /// call-service does not know the session.
     pub fn unknown(&mut self) {
         self.end(End::new("callbridge", "unknown_session", "error"), 1000);
+    }
+
+    /// The socket says nothing, and calls need its descriptor. Once it has said `start` it is a call itself.
+    pub fn shed(&mut self) {
+        if self.phase == Phase::Opening {
+            self.end(End::new("callbridge", "shed", "error"), 1013);
+        }
     }
 
     /// This process goes away.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use callbridge_proto::agent::v1::converse_request::Event;
 use data_encoding::BASE64;
+use edge::source::Sources;
 use exotel::token::Purpose;
 use tokio_tungstenite::tungstenite::Message as WsMessage;
 use tonic::Status;
@@ -26,6 +27,28 @@ async fn a_refused_claim_is_a_404() {
         Socket::open(bench.public, &bench.socket_path(), None).await.err(),
         Some(404)
     );
+}
+
+/// F62: a token that is missing, forged, expired, or for another call or purpose is refused before call-service is asked, and no agent
+/// hears of it.
+#[tokio::test]
+async fn a_wrong_token_is_asked_about_nowhere() {
+    let (mut bench, mut events) = with_agent(Manner::Echo).await;
+    let token = bench.call_token(Purpose::Socket);
+    let forged = format!("{}{}", &token[..83], if token.ends_with('A') { 'B' } else { 'A' });
+    let expired = bench.keys.mint(Purpose::Socket, call().0, [0; 8], 1);
+    let other = call().to_string().replace("1a2c", "1a2d");
+    for path in [
+        format!("/ws/exotel/voice/{}/", call()),
+        format!("/ws/exotel/voice/{}/{forged}", call()),
+        format!("/ws/exotel/voice/{}/{expired}", call()),
+        format!("/ws/exotel/voice/{}/{}", call(), bench.call_token(Purpose::Callback)),
+        format!("/ws/exotel/voice/{other}/{token}"),
+    ] {
+        assert_eq!(Socket::open(bench.public, &path, None).await.err(), Some(404), "{path}");
+    }
+    assert!(bench.nothing_asked());
+    assert!(events.try_recv().is_err());
 }
 
 /// F63, F65: refused at `start`.
@@ -52,6 +75,7 @@ async fn a_session_has_one_socket() {
     assert_eq!(socket.listen(160).await, [7; 160]);
 }
 
+/// F66.
 #[tokio::test]
 async fn a_socket_without_start_is_closed() {
     let bench = Bench::with(Script::default(), |config| {
@@ -60,6 +84,101 @@ async fn a_socket_without_start_is_closed() {
     .await;
     let mut socket = Socket::open(bench.public, &bench.socket_path(), None).await.unwrap();
     assert_eq!(socket.closed().await, (1008, "no_start".to_owned()));
+}
+
+/// F66: sockets without a `start` are bounded, in all and for each address; who says it, or goes, makes place.
+#[tokio::test]
+async fn sockets_without_start_are_bounded() {
+    for (total, per_address) in [(3, 10), (10, 3)] {
+        let mut bench = Bench::with(Script::default(), |config| {
+            (config.max_pending_sockets, config.max_pending_per_address) = (total, per_address);
+        })
+        .await;
+        let open = async || Socket::open(bench.public, &bench.another_socket_path(), None).await;
+        let mut first = open().await.unwrap();
+        let (second, _third) = (open().await.unwrap(), open().await.unwrap());
+        assert_eq!(open().await.err(), Some(503));
+        drop(second);
+        let mut again = open().await;
+        // The edge may not have seen the end yet.
+        while again.is_err() {
+            tokio::task::yield_now().await;
+            again = open().await;
+        }
+        assert_eq!(open().await.err(), Some(503));
+        first.send(frames::start(8000)).await;
+        while !matches!(bench.asked().await, Asked::Start(_)) {}
+        let _other = loop {
+            if let Ok(other) = Socket::open(bench.public, &bench.another_socket_path(), None).await {
+                break other;
+            }
+        };
+    }
+}
+
+/// F66: behind a proxy the bound is for its client, and neither for the proxy nor for what a client wrote into the header. Of IPv6 a
+/// customer has a whole /64.
+#[tokio::test]
+async fn a_client_behind_a_proxy_has_a_bound_of_its_own() {
+    let bench = Bench::with(Script::default(), |config| {
+        config.sources = Sources::parse("", 1).unwrap();
+        config.max_pending_per_address = 2;
+    })
+    .await;
+    let open = async |from: &str| {
+        let path = bench.another_socket_path();
+        Socket::open_with(bench.public, &path, &[("x-forwarded-for", from)]).await
+    };
+    let mut held = Vec::new();
+    for client in ["198.51.100.7", "::ffff:198.51.100.7", "2001:db8::1", "2001:db8::ffff:2"] {
+        held.push(open(client).await.unwrap());
+    }
+    for same in ["198.51.100.7", "203.0.113.5, 198.51.100.7", "2001:db8::3"] {
+        assert_eq!(open(same).await.err(), Some(503), "{same}");
+    }
+    for other in ["198.51.100.8", "198.51.100.7, 198.51.100.9", "2001:db8:0:1::1"] {
+        held.push(open(other).await.unwrap());
+    }
+}
+
+/// F66: pings are no `start`, and neither are AgentStream's other words.
+#[tokio::test]
+async fn a_socket_that_talks_without_start_is_closed_all_the_same() {
+    let bench = Bench::with(Script::default(), |config| {
+        config.start_limit = Duration::from_secs(1);
+    })
+    .await;
+    let mut socket = Socket::open(bench.public, &bench.socket_path(), None).await.unwrap();
+    socket.send(frames::connected()).await;
+    let mut chunk = 0;
+    let closed = loop {
+        chunk += 1;
+        socket.send_message(WsMessage::Ping(vec![7].into())).await;
+        socket
+            .send_message(WsMessage::text(frames::media(chunk, &pcm(vec![7; 160]))))
+            .await;
+        if let Some(closed) = socket.said_anything().await {
+            break closed;
+        }
+    };
+    assert_eq!(closed, (1008, "no_start".to_owned()));
+}
+
+/// F68: a peer that vanished without a word, which acknowledges nothing and answers no ping, is given up after the time without any
+/// frame, and its agent hears of it.
+#[tokio::test]
+async fn a_peer_that_vanished_is_given_up() {
+    let (url, mut events) = agent(Manner::Echo).await;
+    let script = Script {
+        agents: vec![url],
+        ..Script::default()
+    };
+    let mut bench = Bench::with(script, |config| config.idle_limit = Duration::from_millis(500)).await;
+    // Kept open, and never looked at again: as a peer that was stopped.
+    let _vanished = begin(&bench).await;
+    let (_, ended) = bench.end().await;
+    assert_eq!((ended.ended_by.as_str(), ended.reason.as_str()), ("callbridge", "idle"));
+    hears(&mut events, |event| matches!(event, Event::Stop(_))).await;
 }
 
 #[tokio::test]

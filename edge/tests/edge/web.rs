@@ -97,9 +97,15 @@ pub(crate) async fn begin(bench: &Bench) -> Socket {
 
 impl Socket {
     pub(crate) async fn open(to: SocketAddr, path: &str, authorization: Option<&str>) -> Result<Self, u16> {
+        let header = authorization.map(|value| ("authorization", value));
+        Self::open_with(to, path, header.as_slice()).await
+    }
+
+    /// With further headers.
+    pub(crate) async fn open_with(to: SocketAddr, path: &str, headers: &[(&'static str, &str)]) -> Result<Self, u16> {
         let mut request = format!("ws://{to}{path}").into_client_request().unwrap();
-        if let Some(value) = authorization {
-            request.headers_mut().insert("authorization", value.parse().unwrap());
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
         }
         match timeout(PATIENCE, tokio_tungstenite::connect_async(request))
             .await
@@ -148,6 +154,15 @@ impl Socket {
         let read = timeout(PATIENCE, self.0.get_mut().read_exact(&mut bytes)).await;
         read.expect("the edge sends nothing").unwrap();
         bytes
+    }
+
+    /// Takes the answer to a ping; otherwise how the edge closed.
+    pub(crate) async fn said_anything(&mut self) -> Option<(u16, String)> {
+        match timeout(PATIENCE, self.0.next()).await.expect("the edge says nothing") {
+            Some(Ok(Message::Close(Some(CloseFrame { code, reason })))) => Some((code.into(), reason.to_string())),
+            Some(Ok(Message::Pong(_))) => None,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Reads to the very end: whether the edge's close was the last that came.

@@ -230,7 +230,9 @@ fn socket(reached: &Reached) -> Check {
         101 => {
             return Check::passed(SOCKET, format!("a WebSocket opens in {} ms", answered.took.as_millis()));
         }
-        503 => "the edge drains, or has as many sockets as it may (EDGE_MAX_PENDING_SOCKETS)",
+        503 => {
+            "the edge drains, or has as many sockets as it may (EDGE_MAX_PENDING_SOCKETS, EDGE_MAX_PENDING_PER_ADDRESS)"
+        }
         _ => "what stands before the edge must pass the headers Upgrade, Connection and Authorization on, by HTTP/1.1",
     };
     Check::failed(
