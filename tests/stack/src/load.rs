@@ -34,7 +34,7 @@ pub fn main() -> ExitCode {
     runtime::install_crypto_provider();
     let processors = machine::processors();
     let mut shared = Cores::default();
-    if arguments.what == What::Audio {
+    if matches!(arguments.what, What::Audio | What::Idle) {
         runtime::descriptors::raise();
         if arguments.pin {
             shared = Cores::share(&cores::allowed());
@@ -52,6 +52,7 @@ pub fn main() -> ExitCode {
         match &arguments.what {
             What::Place => place::run(&arguments).await,
             What::Audio => audio::run(&arguments, &shared, processors).await,
+            What::Idle => audio::idle::run(&arguments, &shared, processors).await,
             What::Campaign => campaign::run(&arguments).await,
             What::Forged => forged::run(&arguments).await,
             What::Start => start::run(&arguments).await,

@@ -21,6 +21,13 @@ audio    What a call's audio costs. So many calls in real time through an edge a
            greeting_ms=… setup_ms=… clear_ms=… lateness_p99_ms=… streams=… chunk_ms=… processors=… load_avg=…
          The exit code is 0 only when no audio went wrong and the generator was in time: 99 of 100 chunks within 5 ms.
          The server that is measured has one processor to itself, and the generator another one, unless --pin false.
+idle     What sockets cost that never say `start`. --sockets of them, with an account's credentials, within a few seconds, at an edge whose
+         bounds for them are raised to that, and nothing else; ten calls of 20 ms chunks talk meanwhile, and for --seconds alone before.
+         The memory is the edge's, at most and with the calls. Before that an edge with the usual bounds is asked for 600 sockets
+         from each of six addresses. The last line has the figures:
+           idle=… rss_mib=… kib_each=… closed=… closed_after_s_min=… closed_after_s_max=… live_p99_ms=… baseline_p99_ms=…
+           p99_ratio=… lateness_p99_ms=… default_admitted=… default_refused=… calls=10 processors=… load_avg=…
+         The exit code is 0 only when the edge closed every socket with 1008, and no audio of the calls went wrong.
 campaign What a campaign costs. Contacts come as a CSV file through AddContacts, and the same rows through a bare COPY: once into a
          table with the columns and the keys of the contacts, once into one without keys; the three take turns. A campaign
          of 10,000 contacts calls before that, one of --contacts after it, both at 6,000 calls a minute, for eight times
@@ -50,6 +57,7 @@ Examples:
   cargo load place --seconds 20 --json place.json
   cargo load audio --streams 1000 --chunk-ms 100 --seconds 30
   cargo load audio --streams 500 --chunk-ms 20 --seconds 30
+  cargo load idle                               about a minute
   cargo load campaign                           about five minutes
   cargo load forged                             about two minutes
   cargo load start
@@ -74,10 +82,13 @@ pub(super) struct Arguments {
     /// audio: how many calls at one time.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = streams)]
     pub(super) streams: usize,
+    /// idle: how many sockets.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = streams)]
+    pub(super) sockets: usize,
     /// audio: how many milliseconds of audio a caller sends, and is sent back, at once: 20 or 100.
     #[arg(long, value_name = "MS", default_value_t = 100, value_parser = chunk_ms)]
     pub(super) chunk_ms: u32,
-    /// audio: whether the server has a processor to itself; with one processor nothing has.
+    /// audio, idle: whether the server has a processor to itself; with one processor nothing has.
     #[arg(long, value_name = "YES", default_value_t = true, action = ArgAction::Set)]
     pub(super) pin: bool,
     /// Writes all figures there too.
@@ -92,6 +103,8 @@ pub(super) enum What {
     Place,
     /// The audio path, against servers that only echo.
     Audio,
+    /// Sockets that never say `start`, beside calls.
+    Idle,
     /// Imports, against COPY; claims and dials of a large campaign, against those of a small one.
     Campaign,
     /// Forged and used tokens, against paths that are not there.
@@ -136,6 +149,8 @@ mod tests {
             (What::Audio, 500, 20, true)
         );
         assert!(!Arguments::parse_from(["load", "audio", "--pin", "false"]).pin);
+        let arguments = Arguments::parse_from(["load", "idle", "--sockets", "100"]);
+        assert_eq!((arguments.what, arguments.sockets), (What::Idle, 100));
         let arguments = Arguments::parse_from(["load", "campaign", "--contacts", "20000"]);
         assert_eq!((arguments.what, arguments.contacts), (What::Campaign, 20_000));
         for wrong in [["--chunk-ms", "30"], ["--streams", "0"]] {

@@ -6,6 +6,7 @@ mod figures;
 mod frame;
 mod generator;
 mod histogram;
+pub(super) mod idle;
 mod moments;
 mod phone;
 pub(super) mod pieces;
