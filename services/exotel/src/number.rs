@@ -81,21 +81,21 @@ impl PhoneNumber {
         if !(7..=15).contains(&digits.len()) {
             return Err(NumberError::Length);
         }
-        let number = phonenumber::parse(None, format!("+{digits}")).map_err(|_| NumberError::Plan)?;
-        if !phonenumber::is_valid(&number) {
-            return Err(NumberError::Plan);
-        }
-        let e164 = number.format().mode(phonenumber::Mode::E164).to_string();
+        let plan = |text: &str| -> Option<(String, u16)> {
+            let number = phonenumber::parse(None, text).ok().filter(phonenumber::is_valid)?;
+            let e164 = number.format().mode(phonenumber::Mode::E164).to_string();
+            Some((e164, number.country().code()))
+        };
+        let (e164, country_code) = plan(&format!("+{digits}")).ok_or(NumberError::Plan)?;
         let well_formed = e164
             .strip_prefix('+')
             .is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
-        if !well_formed || e164.len() > 16 {
+        // Zeros that a plan drops can leave what is no number of it: only what is read again as itself is one.
+        let is_itself = || plan(&e164).is_some_and(|(again, _)| again == e164);
+        if !well_formed || e164.len() > 16 || !is_itself() {
             return Err(NumberError::Plan);
         }
-        Ok(Self {
-            e164,
-            country_code: number.country().code(),
-        })
+        Ok(Self { e164, country_code })
     }
 
     /// The full number in E.164, such as `+919812345678`. Never for logs.

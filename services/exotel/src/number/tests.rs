@@ -6,6 +6,11 @@ fn e164(text: &str) -> Result<String, NumberError> {
 }
 
 #[test]
+fn what_is_no_number_without_its_zeros_is_none() {
+    assert_eq!(PhoneNumber::parse("+2500006975807"), Err(NumberError::Plan));
+}
+
+#[test]
 fn every_form_of_one_number_is_one_number() {
     // F58
     for form in [
