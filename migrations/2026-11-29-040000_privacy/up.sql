@@ -76,7 +76,7 @@ $$;
 -- Puts a number's hash in its place.
 CREATE FUNCTION suppression_history_hash(number text) RETURNS bigint LANGUAGE sql AS $$
     WITH hashed AS (
-        UPDATE suppression_history h SET number = number_hash($1), reason = regexp_replace(h.reason, '[0-9]{7,}', '*', 'g')
+        UPDATE suppression_history h SET number = number_hash($1), reason = regexp_replace(h.reason, '[[:digit:]]', '#', 'g')
         WHERE h.number = $1 RETURNING 1
     ) SELECT count(*) FROM hashed
 $$;

@@ -361,7 +361,6 @@ pub async fn webhook_urls(app: &Arc<App>, id: AccountId) -> Result<WebhookUrls, 
     let account = accounts::find(&mut *app.db.conn().await?, id)
         .await?
         .ok_or_else(|| unknown(id))?;
-    audit::shown(&app.trail, Subject::Id(&id)).await?;
     let generation = u16::try_from(account.token_generation)
         .map_err(|error| Error::internal_from("a token generation is out of range", error))?;
     let token = app

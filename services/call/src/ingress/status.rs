@@ -136,11 +136,19 @@ async fn apply(app: &Arc<App>, pick: Pick) -> Result<Option<i64>, Error> {
                 &mut conn,
                 id,
                 &bounded(&format!("could not be applied: {error}"), PROBLEM_CHARS),
-                &masking::raw(&delivery.body),
+                &masked(&delivery).await,
             )
             .await?;
             Ok(Some(id))
         }
+    }
+}
+
+/// What is kept of it: what it says, where it can be read.
+async fn masked(delivery: &Delivery) -> Vec<u8> {
+    match StatusCallback::parse(delivery.content_type.as_deref(), Bytes::from(delivery.body.clone())).await {
+        Ok(callback) => masking::fields(&callback.to_json()),
+        Err(_) => masking::raw(&delivery.body),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use diesel_async::AsyncConnection as _;
 use exotel::PhoneNumber;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use crate::{
@@ -90,9 +90,15 @@ pub(crate) async fn erase(app: &App, number: &PhoneNumber, reason: &str) -> Resu
         erased = erased.and(batch(app, number, reason).await?);
     }
     if erased.recordings > 0
-        && let Err(error) = retention::erase_recordings(app).await
+        && let Some(error) = match timeout(PATIENCE, retention::erase_recordings(app)).await {
+            Ok(erased) => erased.err().map(|error| error.to_string()),
+            Err(_) => Some("the object store takes too long".to_owned()),
+        }
     {
-        warn!(%error, "recordings of an erased number are still in the object store; they are tried again");
+        warn!(
+            error,
+            "recordings of an erased number are still in the object store; they are tried again"
+        );
     }
     Ok(erased)
 }

@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 use super::{id, view::timestamp};
 use crate::{
     app::App,
+    audit::{self, Subject},
     directory::account::{self, Check, New, View},
 };
 
@@ -84,6 +85,7 @@ impl AccountService for Service {
     ) -> Answer<api::GetWebhookUrlsResponse> {
         let id: AccountId = id("account_id", &request.get_ref().account_id)?;
         let urls = account::webhook_urls(&self.0, id).await?;
+        audit::shown(&self.0.trail, Subject::Id(&id)).await?;
         Ok(Response::new(api::GetWebhookUrlsResponse {
             connect_url: urls.applet(Applet::Connect),
             greeting_url: urls.applet(Applet::Greeting),

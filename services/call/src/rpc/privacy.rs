@@ -115,7 +115,7 @@ fn reason(wrong: &mut Violations, text: String) -> String {
         "reason",
         "at most 128 characters, without NUL",
     );
-    let digits = text.chars().filter(char::is_ascii_digit).count();
+    let digits = text.chars().filter(|c| c.is_numeric()).count();
     wrong.require(
         digits < NUMBER_DIGITS,
         "reason",

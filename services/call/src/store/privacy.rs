@@ -7,10 +7,13 @@ use diesel::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
+use super::holds::held;
+
 /// What stands against an erasure, and what there is to erase.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, QueryableByName)]
 pub struct Standing {
-    /// Calls that wait or go on, sessions that do, and contacts whose call is not settled.
+    /// Calls that wait or go on, sessions that do or whose end an edge may still tell, webhooks that wait, and contacts whose call is
+    /// not settled.
     #[diesel(sql_type = Bool)]
     pub is_active: bool,
     /// Calls that are held, and the number itself.
@@ -38,29 +41,34 @@ pub struct Standing {
 
 /// How a number stands.
 pub async fn standing(conn: &mut AsyncPgConnection, number: &str) -> QueryResult<Standing> {
-    sql_query(
+    sql_query(concat!(
         "WITH theirs AS MATERIALIZED (SELECT id, state, held_at FROM calls WHERE customer = $1),
         sessions AS MATERIALIZED (
-            SELECT s.started_at, s.ended_at, s.recording_state FROM theirs t JOIN media_sessions s ON s.call_id = t.id
+            SELECT s.started_at, s.ended_at, s.end_presumed, s.recording_state FROM theirs t JOIN media_sessions s ON s.call_id = t.id
         ), passed AS MATERIALIZED (
-            SELECT state, held_at FROM calls WHERE transfer_to = $1 AND customer <> $1
+            SELECT c.state, ",
+        held!("c"),
+        " AS is_held FROM calls c WHERE c.transfer_to = $1 AND c.customer <> $1
         ), people AS MATERIALIZED (
             SELECT k.state FROM campaigns m JOIN contacts k ON k.campaign_id = m.id AND k.number = $1
         ) SELECT
             EXISTS (SELECT 1 FROM theirs WHERE state < 'completed')
-                OR EXISTS (SELECT 1 FROM sessions WHERE started_at IS NOT NULL AND ended_at IS NULL)
+                OR EXISTS (SELECT 1 FROM sessions WHERE started_at IS NOT NULL
+                    AND (ended_at IS NULL OR end_presumed AND ended_at > now() - interval '1 day'))
+                OR EXISTS (SELECT 1 FROM theirs t JOIN webhook_inbox w ON w.call_id = t.id
+                    WHERE w.applied_at IS NULL AND w.problem IS NULL)
                 OR EXISTS (SELECT 1 FROM passed WHERE state < 'completed')
                 OR EXISTS (SELECT 1 FROM people WHERE state = 'calling') AS is_active,
             (SELECT count(*) FROM theirs WHERE held_at IS NOT NULL)
-                + (SELECT count(*) FROM passed WHERE held_at IS NOT NULL)
+                + (SELECT count(*) FROM passed WHERE is_held)
                 + (SELECT count(*) FROM number_holds WHERE number = $1) AS held,
             (SELECT count(*) FROM theirs) AS calls,
             (SELECT count(*) FROM theirs t JOIN transcripts p ON p.call_id = t.id) AS transcripts,
             (SELECT count(*) FROM sessions WHERE recording_state NOT IN ('erasing', 'erased', 'failed')) AS recordings,
             (SELECT count(*) FROM people) AS contacts,
             (SELECT count(*) FROM suppressions WHERE number = $1) AS suppressions,
-            (SELECT count(*) FROM passed) AS transfers",
-    )
+            (SELECT count(*) FROM passed) AS transfers"
+    ))
     .bind::<Text, _>(number)
     .get_result(conn)
     .await
@@ -103,13 +111,16 @@ pub async fn forget_transfers(conn: &mut AsyncPgConnection, number: &str) -> Que
         #[diesel(sql_type = BigInt)]
         n: i64,
     }
-    let gone: Gone = sql_query(
+    let gone: Gone = sql_query(concat!(
         "WITH passed AS (
-            UPDATE calls SET transfer_to = NULL WHERE transfer_to = $1 AND customer <> $1 AND state >= 'completed' RETURNING id
+            UPDATE calls c SET transfer_to = NULL
+            WHERE c.transfer_to = $1 AND c.customer <> $1 AND c.state >= 'completed' AND NOT ",
+        held!("c"),
+        " RETURNING c.id
         ), untold AS (
             DELETE FROM call_commands d USING passed p WHERE d.call_id = p.id
-        ) SELECT count(*) AS n FROM passed",
-    )
+        ) SELECT count(*) AS n FROM passed"
+    ))
     .bind::<Text, _>(number)
     .get_result(conn)
     .await?;
@@ -154,7 +165,7 @@ pub async fn hash_suppressions(conn: &mut AsyncPgConnection, number: &str) -> Qu
         sql_query(statement).bind::<Text, _>(number).execute(conn).await?;
     }
     sql_query(
-        "UPDATE suppressions SET number = number_hash($1), reason = regexp_replace(reason, '[0-9]{7,}', '*', 'g')
+        "UPDATE suppressions SET number = number_hash($1), reason = regexp_replace(reason, '[[:digit:]]', '#', 'g')
         WHERE number = $1",
     )
     .bind::<Text, _>(number)

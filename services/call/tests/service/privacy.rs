@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use callbridge_proto::{
-    campaign::v1::{RemoveSuppressionsRequest, campaign_service_client::CampaignServiceClient},
+    campaign::v1::{
+        ListSuppressionsRequest, RemoveSuppressionsRequest, campaign_service_client::CampaignServiceClient,
+    },
     privacy::v1::{
         AuditOutcome, EraseNumberRequest, EraseNumberResponse, ExportNumberRequest, HoldCallRequest, HoldNumberRequest,
         ListAuditRequest, ReleaseCallRequest, ReleaseNumberRequest, privacy_service_client::PrivacyServiceClient,
@@ -132,6 +134,16 @@ async fn an_erased_number_leaves_no_trace_and_is_still_not_called() {
     let campaign = callbridge_proto::id::CampaignId(uuid::Uuid::from_u128(1));
     let standing = call_service::store::campaigns::numbers::standing(&mut conn, campaign, None, NUMBER, None).await;
     assert!(standing.unwrap().suppressed);
+    let list = ListSuppressionsRequest {
+        number: NUMBER.to_owned(),
+        ..Default::default()
+    };
+    let listed = root!(CampaignServiceClient, service).list_suppressions(list).await;
+    assert_eq!(
+        listed.unwrap().into_inner().suppressions.len(),
+        1,
+        "who asks for the number is told"
+    );
     let remove = RemoveSuppressionsRequest {
         numbers: vec![NUMBER.to_owned()],
         ..Default::default()
@@ -156,6 +168,7 @@ async fn an_erased_number_leaves_no_trace_and_is_still_not_called() {
     assert_eq!(
         outcomes,
         [
+            (AuditOutcome::Shown, "CampaignService/ListSuppressions"),
             (AuditOutcome::Changed, method),
             (AuditOutcome::Shown, "PrivacyService/ExportNumber"),
             (AuditOutcome::Changed, method),
@@ -163,7 +176,7 @@ async fn an_erased_number_leaves_no_trace_and_is_still_not_called() {
         ]
     );
     assert_eq!(
-        (trail[2].data["calls"].as_str(), trail[2].data["reason"].as_str()),
+        (trail[3].data["calls"].as_str(), trail[3].data["reason"].as_str()),
         ("1", "they asked")
     );
     assert_eq!(trail[0].principal, "root");
@@ -201,6 +214,21 @@ async fn a_held_or_active_call_is_not_erased() {
         .unwrap();
     let told = privacy.erase_number(erase(true)).await.unwrap_err();
     assert_eq!(refused(told), (Code::FailedPrecondition, "CALL_ACTIVE".to_owned()));
+    for waits in [
+        "UPDATE media_sessions SET ended_at = now(), end_presumed = true",
+        "UPDATE media_sessions SET end_presumed = false; UPDATE webhook_inbox SET applied_at = NULL",
+    ] {
+        db.batch_execute(waits).await.unwrap();
+        let told = privacy.erase_number(erase(true)).await.unwrap_err();
+        assert_eq!(
+            refused(told),
+            (Code::FailedPrecondition, "CALL_ACTIVE".to_owned()),
+            "{waits}"
+        );
+    }
+    db.batch_execute("UPDATE webhook_inbox SET applied_at = now()")
+        .await
+        .unwrap();
     db.batch_execute("UPDATE media_sessions SET ended_at = now(), recording_state = 'stored', recording_key = 'k'")
         .await
         .unwrap();
@@ -214,7 +242,16 @@ async fn a_held_or_active_call_is_not_erased() {
     };
     let told: Vec<_> = audit(&service, problems).await;
     let told: Vec<_> = told.iter().map(|entry| entry.data["problem"].as_str()).collect();
-    assert_eq!(told, ["RECORDING_NOT_REACHABLE", "CALL_ACTIVE", "LEGAL_HOLD"]);
+    assert_eq!(
+        told,
+        [
+            "RECORDING_NOT_REACHABLE",
+            "CALL_ACTIVE",
+            "CALL_ACTIVE",
+            "CALL_ACTIVE",
+            "LEGAL_HOLD"
+        ]
+    );
     db.batch_execute("UPDATE calls SET blanked_at = now()").await.unwrap();
     let told = privacy.hold_call(held).await.unwrap_err();
     assert_eq!(refused(told), (Code::FailedPrecondition, "CALL_BLANKED".to_owned()));
@@ -269,7 +306,12 @@ async fn a_number_that_calls_were_passed_on_to_is_found() {
         .unwrap();
     let told = privacy.erase_number(erase(false)).await.unwrap_err();
     assert_eq!(reason(&told), "LEGAL_HOLD", "the other's call is held");
-    db.batch_execute("UPDATE calls SET held_at = NULL").await.unwrap();
+    db.batch_execute("UPDATE calls SET held_at = NULL; INSERT INTO number_holds (number, reason) VALUES ('+919812340018', 'tax audit')")
+        .await
+        .unwrap();
+    let told = privacy.erase_number(erase(false)).await.unwrap_err();
+    assert_eq!(reason(&told), "LEGAL_HOLD", "the other's number is held");
+    db.batch_execute("DELETE FROM number_holds").await.unwrap();
     let erased = privacy.erase_number(erase(false)).await.unwrap().into_inner();
     assert_eq!((erased.done, erased.calls, erased.transfers), (true, 1, 1));
     assert_eq!(traces(&db, DIGITS).await, BTreeSet::new());

@@ -192,7 +192,8 @@ async fn a_role_without_connections_and_one_with_another_password_come_back() ->
     let grants = format!(
         "CREATE ROLE {role} LOGIN PASSWORD 'one';
         GRANT ALL ON ALL TABLES IN SCHEMA public TO {role};
-        GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}"
+        GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role};
+        GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {role}"
     );
     admin.batch_execute(&grants).await?;
     // The shared server asks nobody else for a password.

@@ -4,6 +4,7 @@ use callbridge_proto::id::CampaignId;
 use chrono::{DateTime, Utc};
 use diesel::{
     ExpressionMethods as _, QueryDsl as _, QueryResult, Queryable, QueryableByName, Selectable, SelectableHelper as _,
+    dsl::sql,
     sql_query,
     sql_types::{Array, Bool, Int8, Nullable, Text, Timestamptz, Uuid},
 };
@@ -213,7 +214,14 @@ pub async fn page(
         None => query.filter(suppressions::campaign_id.is_null()),
     };
     if let Some(number) = number {
-        query = query.filter(suppressions::number.eq(number.to_owned()));
+        // One that was erased is listed by its hash.
+        let listed = sql::<Bool>("suppressions.number IN (").bind::<Text, _>(number.to_owned());
+        query = query.filter(
+            listed
+                .sql(", number_hash(")
+                .bind::<Text, _>(number.to_owned())
+                .sql("))"),
+        );
     }
     if let Some(after) = after {
         query = query.filter(suppressions::id.gt(after));
