@@ -130,7 +130,11 @@ pub async fn record_locked(
         change.waiting_reason = Some(None);
         change.waiting_for = Some(None);
     }
-    let mut data = note.data;
+    let mut data = if before.blanked_at.is_some() {
+        Map::new()
+    } else {
+        note.data
+    };
     // Also where only the reason changes: who left first can be known after the call's end is.
     if let Some(ending) = facts
         .ending()
@@ -190,7 +194,8 @@ fn compute(before: &Call, facts: &Facts, state: State, now: DateTime<Utc>) -> Qu
     })
 }
 
-/// Leaves out what the row says already. Exotel's id of a call never changes once it is known.
+/// Leaves out what the row says already, and what an erasure or its age has taken from it and comes late. Exotel's id of a call never
+/// changes once it is known.
 fn news(before: &Call, mut change: Change) -> Change {
     fn fresh<T: PartialEq>(known: Option<&T>, told: Option<T>) -> Option<T> {
         told.filter(|told| known != Some(told))
@@ -202,6 +207,11 @@ fn news(before: &Call, mut change: Change) -> Change {
     change.price = fresh(before.price.as_ref(), change.price);
     change.recording_url = fresh(before.recording_url.as_ref(), change.recording_url);
     change.metadata = change.metadata.filter(|metadata| *metadata != before.metadata);
+    if before.blanked_at.is_some() {
+        change.metadata = None;
+        change.recording_url = None;
+        change.transfer_to = None;
+    }
     change.needs_review = change.needs_review.filter(|review| *review != before.needs_review);
     change
 }

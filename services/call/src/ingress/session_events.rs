@@ -92,7 +92,9 @@ async fn apply_locked(
         None => return Ok(false),
         Some(session_event::Event::Ended(ended)) => return end(conn, call, now, &session, at, ended).await,
         Some(session_event::Event::Transcript(said)) => {
-            keep(conn, &session, event.sequence, at, said).await?;
+            if call.blanked_at.is_none() {
+                keep(conn, &session, event.sequence, at, said).await?;
+            }
             return Ok(false);
         }
         Some(session_event::Event::AgentConnected(connected)) => (

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use callbridge_proto::{
-    agent::v1::{Leave, LeaveAction, Metadata, Transcript},
+    agent::v1::{Dtmf, Leave, LeaveAction, Metadata, Transcript},
     directory::v1 as directory,
     ingress::v1::{
         attach_edge_request::Message as Up, attach_edge_response::Message as Down,
@@ -505,5 +505,50 @@ async fn no_text_is_too_strange_to_be_kept() {
         ..Default::default()
     };
     bench.edge.record_end(request).await.unwrap();
+    bench.service.stop().await;
+}
+
+/// F122: an edge that was away tells of a call that was blanked meanwhile: it is acknowledged, and no word, digit or number stays.
+#[tokio::test]
+async fn what_comes_late_of_a_blanked_call_is_not_kept() {
+    let mut bench = Bench::new(&[]).await;
+    let (_, start) = bench.claimed("sid1").await;
+    let session = bench.start(&start).await.unwrap().media_session_id;
+    let mut control = bench.attach(&[&session]).await;
+    let blank = "UPDATE calls SET blanked_at = now(), customer = '', metadata = '{}'";
+    bench.sql.batch_execute(blank).await.unwrap();
+    let said = Transcript {
+        text: "call me at 98123 45678".to_owned(),
+        r#final: true,
+        ..Default::default()
+    };
+    let metadata = Metadata {
+        entries: HashMap::from([("phone".to_owned(), CUSTOMER.to_owned())]),
+    };
+    let leave = Leave {
+        action: LeaveAction::ContinueFlow.into(),
+        transfer_to: CUSTOMER.to_owned(),
+        reason: "wants a person".to_owned(),
+        ..Default::default()
+    };
+    let events = [
+        Event::Transcript(said),
+        Event::Dtmf(Dtmf {
+            digit: "7".to_owned(),
+            ..Default::default()
+        }),
+        Event::Metadata(metadata),
+        Event::Leave(leave),
+    ];
+    for (sequence, event) in (1..).zip(events) {
+        control.event(&session, sequence, event).await;
+        let Down::Ack(ack) = control.next().await else {
+            panic!("an acknowledgement")
+        };
+        assert_eq!(ack.sequence, sequence);
+    }
+    let kept = "SELECT (SELECT count(*) FROM transcripts) || (SELECT metadata || coalesce(transfer_to, '-') FROM calls)
+        || (SELECT string_agg(data::text, '') FROM call_events WHERE type IN ('dtmf', 'metadata', 'agent_left'))";
+    assert_eq!(bench.text(kept).await, "0{}-{}{}{}");
     bench.service.stop().await;
 }
