@@ -3,6 +3,8 @@
 use exotel::PhoneNumber;
 use serde_json::{Map, Value, json};
 
+use crate::store::inbox::Kept;
+
 /// As the column.
 const MOST: usize = 64 * 1024;
 /// Fields of one object, and entries of one list.
@@ -27,17 +29,19 @@ const SECRETS: [&str; 7] = [
 const HIDDEN: &str = "masked";
 
 /// Of a webhook that was read.
-pub(super) fn fields(fields: &Value) -> Vec<u8> {
+pub(super) fn fields(fields: &Value) -> Kept {
     let kept = value(fields).to_string().into_bytes();
-    if kept.len() <= MOST {
+    let body = if kept.len() <= MOST {
         kept
     } else {
         json!({ "left_out": "too long" }).to_string().into_bytes()
-    }
+    };
+    let content_type = "application/json";
+    Kept { content_type, body }
 }
 
 /// Of a body that could not be read: enough to see what it is.
-pub(super) fn raw(body: &[u8]) -> Vec<u8> {
+pub(super) fn raw(body: &[u8]) -> Kept {
     let text = String::from_utf8_lossy(&body[..body.len().min(4 * RAW_CHARS)]);
     let mut kept = String::new();
     let mut word = String::new();
@@ -61,7 +65,10 @@ pub(super) fn raw(body: &[u8]) -> Vec<u8> {
         }
     }
     end(&mut word);
-    kept.into_bytes()
+    Kept {
+        content_type: "text/plain",
+        body: kept.into_bytes(),
+    }
 }
 
 fn value(of: &Value) -> Value {
@@ -161,13 +168,16 @@ mod tests {
 
     #[test]
     fn words_and_times_stay_and_people_do_not() {
-        let kept: Value = serde_json::from_slice(&fields(&json!({
-            "CallSid": "919812345678", "CustomField": "call_0190.abcdefghij", "From": "09812345678",
-            "Status": "completed", "StartTime": "2026-11-27 10:00:00", "To": 9_812_345_678_u64,
-            "Note": "ask 98123 45678, room 12", "Authorization": "Basic c2VjcmV0", "Price": 1.25,
-            "RecordingUrl": "https://user:pw@recordings.exotel.com/a/919812345678.mp3?sig=canary",
-            "Legs": [{ "Number": "+919812345678", "OnCallDuration": "41" }], "9812345678": null,
-        })))
+        let kept: Value = serde_json::from_slice(
+            &fields(&json!({
+                "CallSid": "919812345678", "CustomField": "call_0190.abcdefghij", "From": "09812345678",
+                "Status": "completed", "StartTime": "2026-11-27 10:00:00", "To": 9_812_345_678_u64,
+                "Note": "ask 98123 45678, room 12", "Authorization": "Basic c2VjcmV0", "Price": 1.25,
+                "RecordingUrl": "https://user:pw@recordings.exotel.com/a/919812345678.mp3?sig=canary",
+                "Legs": [{ "Number": "+919812345678", "OnCallDuration": "41" }], "9812345678": null,
+            }))
+            .body,
+        )
         .unwrap();
         let expected = json!({
             "CallSid": "919812345678", "CustomField": "call_0190", "From": "+91******5678",
@@ -184,15 +194,15 @@ mod tests {
         let wide: Map<_, _> = (0..500)
             .map(|n| (format!("f{n}"), "\u{1}".repeat(4_000).into()))
             .collect();
-        assert!(fields(&Value::Object(wide)).len() <= MOST);
-        assert!(raw("x".repeat(100_000).as_bytes()).len() <= MOST);
+        assert!(fields(&Value::Object(wide)).body.len() <= MOST);
+        assert!(raw("x".repeat(100_000).as_bytes()).body.len() <= MOST);
     }
 
     #[test]
     fn a_body_that_cannot_be_read_keeps_its_shape() {
         let kept = raw(b"{\"From\": \"+919812345678\", tok=abcdefghijklmnopqrstuv %39%38");
         let expected = "{\"From\": \"+############\", tok=masked %##%##";
-        assert_eq!(String::from_utf8(kept).unwrap(), expected);
+        assert_eq!(String::from_utf8(kept.body).unwrap(), expected);
     }
 
     /// As people and Exotel write a number.
@@ -220,9 +230,9 @@ mod tests {
         fn no_number_is_kept((nsn, written) in written(), key in "[A-Za-z ]{1,12}", before in "[^0-9]{0,8}", after in "[^0-9]{0,8}") {
             let text = format!("{before}{written}{after}");
             let body = json!({ &key: &text, "list": [{ "x": &text }], &written: 1 });
-            let kept = String::from_utf8(fields(&body)).unwrap();
+            let kept = String::from_utf8(fields(&body).body).unwrap();
             prop_assert!(!digits(&kept).contains(&nsn[..7]) && !digits(&kept).contains(&nsn), "{kept}");
-            let kept = String::from_utf8(raw(text.as_bytes())).unwrap();
+            let kept = String::from_utf8(raw(text.as_bytes()).body).unwrap();
             prop_assert_eq!(digits(&kept), "");
         }
 

@@ -28,7 +28,7 @@ use crate::{
     error::Error,
     store::{
         calls::{self, Call, Change},
-        inbox::{self, Delivery, NewDelivery, Pick},
+        inbox::{self, Delivery, Kept, NewDelivery, Pick},
     },
     trace,
 };
@@ -145,7 +145,7 @@ async fn apply(app: &Arc<App>, pick: Pick) -> Result<Option<i64>, Error> {
 }
 
 /// What is kept of it: what it says, where it can be read.
-async fn masked(delivery: &Delivery) -> Vec<u8> {
+async fn masked(delivery: &Delivery) -> Kept {
     match StatusCallback::parse(delivery.content_type.as_deref(), Bytes::from(delivery.body.clone())).await {
         Ok(callback) => masking::fields(&callback.to_json()),
         Err(_) => masking::raw(&delivery.body),
@@ -216,15 +216,8 @@ async fn apply_taken(conn: &mut AsyncPgConnection, delivery: &Delivery) -> Resul
     };
     trace::follow(&call);
     if call.blanked_at.is_some() {
-        // Kept without what was blanked, and counted by its problem.
-        inbox::applied(conn, delivery.id, masked.clone()).await?;
-        inbox::park(
-            conn,
-            delivery.id,
-            "late: the call's personal columns are blanked",
-            &masked,
-        )
-        .await?;
+        let late = "late: the call's personal columns are blanked";
+        inbox::park(conn, delivery.id, late, &masked).await?;
         return Ok(false);
     }
     if resolve::never_dialled(&call) {
@@ -259,14 +252,14 @@ async fn apply_taken(conn: &mut AsyncPgConnection, delivery: &Delivery) -> Resul
         ..Change::default()
     };
     let (_, changed) = record_locked(conn, call, now, Some(&event), kind, facts(&callback).changing(change)).await?;
-    inbox::applied(conn, delivery.id, masked).await?;
+    inbox::applied(conn, delivery.id, &masked).await?;
     Ok(changed)
 }
 
 /// A callback that is about another call is never applied: a person looks at it, and Exotel is asked at once.
 async fn set_aside(
     conn: &mut AsyncPgConnection,
-    (delivery, masked): (&Delivery, &[u8]),
+    (delivery, masked): (&Delivery, &Kept),
     call: Call,
     now: DateTime<Utc>,
     what: &'static str,

@@ -84,20 +84,33 @@ pub async fn take(conn: &mut AsyncPgConnection, pick: Pick) -> QueryResult<Optio
     }
 }
 
-/// Marks a row as applied and replaces its body by one without numbers.
-pub async fn applied(conn: &mut AsyncPgConnection, id: i64, masked: Vec<u8>) -> QueryResult<usize> {
+/// What is kept of a body: no people, tokens and addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Of `body`, which may be another than that of the body that came.
+    pub content_type: &'static str,
+    /// At most 64 KiB.
+    pub body: Vec<u8>,
+}
+
+/// Marks a row as applied, and keeps this of its body.
+pub async fn applied(conn: &mut AsyncPgConnection, id: i64, kept: &Kept) -> QueryResult<usize> {
     let update = diesel::update(webhook_inbox::table.find(id)).set((
         webhook_inbox::applied_at.eq(now),
-        webhook_inbox::content_type.eq("application/json"),
-        webhook_inbox::body.eq(masked),
+        webhook_inbox::content_type.eq(kept.content_type),
+        webhook_inbox::body.eq(&kept.body),
     ));
     Prepared(update).execute(conn).await
 }
 
-/// Sets a row aside for a person, and replaces its body by one without numbers.
-pub async fn park(conn: &mut AsyncPgConnection, id: i64, problem: &str, masked: &[u8]) -> QueryResult<usize> {
+/// Sets a row aside for a person, and keeps this of its body.
+pub async fn park(conn: &mut AsyncPgConnection, id: i64, problem: &str, kept: &Kept) -> QueryResult<usize> {
     diesel::update(webhook_inbox::table.find(id))
-        .set((webhook_inbox::problem.eq(problem), webhook_inbox::body.eq(masked)))
+        .set((
+            webhook_inbox::problem.eq(problem),
+            webhook_inbox::content_type.eq(kept.content_type),
+            webhook_inbox::body.eq(&kept.body),
+        ))
         .execute(conn)
         .await
 }
