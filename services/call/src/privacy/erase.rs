@@ -16,7 +16,7 @@ use crate::{
     store::{
         audit::Outcome,
         campaigns::numbers,
-        privacy::{self, Standing},
+        privacy::{self, Counts, Standing},
         retention as rows,
     },
 };
@@ -29,27 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// What was erased, or would be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Erased {
+    /// Nothing is left.
     pub(crate) done: bool,
-    pub(crate) calls: i64,
-    pub(crate) transcripts: i64,
-    pub(crate) recordings: i64,
-    pub(crate) contacts: i64,
-    pub(crate) suppressions: i64,
-    pub(crate) transfers: i64,
-}
-
-impl Erased {
-    fn and(self, other: Self) -> Self {
-        Self {
-            done: other.done,
-            calls: self.calls + other.calls,
-            transcripts: self.transcripts + other.transcripts,
-            recordings: self.recordings + other.recordings,
-            contacts: self.contacts + other.contacts,
-            suppressions: self.suppressions + other.suppressions,
-            transfers: self.transfers + other.transfers,
-        }
-    }
+    pub(crate) counts: Counts,
 }
 
 /// Counts what there is to erase.
@@ -69,13 +51,8 @@ pub(crate) async fn count(app: &App, number: &PhoneNumber, reason: &str) -> Resu
     audit::note(&mut conn, outcome, subject, data).await?;
     allowed.map_err(refusal)?;
     Ok(Erased {
-        done: (standing.calls, standing.contacts) == (0, 0) && (standing.suppressions, standing.transfers) == (0, 0),
-        calls: standing.calls,
-        transcripts: standing.transcripts,
-        recordings: standing.recordings,
-        contacts: standing.contacts,
-        suppressions: standing.suppressions,
-        transfers: standing.transfers,
+        done: standing.counts == Counts::default(),
+        counts: standing.counts,
     })
 }
 
@@ -87,9 +64,11 @@ pub(crate) async fn erase(app: &App, number: &PhoneNumber, reason: &str) -> Resu
     let until = Instant::now() + PATIENCE;
     let mut erased = Erased::default();
     while !erased.done && Instant::now() < until {
-        erased = erased.and(batch(app, number, reason).await?);
+        let more = batch(app, number, reason).await?;
+        erased.done = more.done;
+        erased.counts += more.counts;
     }
-    if erased.recordings > 0
+    if erased.counts.recordings > 0
         && let Some(error) = match timeout(PATIENCE, retention::erase_recordings(app)).await {
             Ok(erased) => erased.err().map(|error| error.to_string()),
             Err(_) => Some("the object store takes too long".to_owned()),
@@ -120,9 +99,7 @@ async fn batch(app: &App, number: &PhoneNumber, reason: &str) -> Result<Erased, 
             let calls = privacy::blank_calls(conn, text, BATCH).await?;
             let said = rows::forget_said(conn, &calls).await?;
             let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-            let erased = Erased {
-                // What was held in between is looked at again, and refused.
-                done: count(calls.len()) >= standing.calls,
+            let counts = Counts {
                 calls: count(calls.len()),
                 transcripts: count(said.transcripts),
                 recordings: count(said.recordings),
@@ -130,10 +107,15 @@ async fn batch(app: &App, number: &PhoneNumber, reason: &str) -> Result<Erased, 
                 suppressions: count(suppressions),
                 transfers,
             };
+            let erased = Erased {
+                // What was held in between is looked at again, and refused.
+                done: counts.calls >= standing.counts.calls,
+                counts,
+            };
             let data = json!({
-                "reason": reason, "calls": erased.calls, "transcripts": erased.transcripts,
-                "recordings": erased.recordings, "contacts": erased.contacts, "suppressions": erased.suppressions,
-                "transfers": erased.transfers,
+                "reason": reason, "calls": counts.calls, "transcripts": counts.transcripts,
+                "recordings": counts.recordings, "contacts": counts.contacts, "suppressions": counts.suppressions,
+                "transfers": counts.transfers,
             });
             audit::changed_with(conn, Subject::Number(text), data).await?;
             Ok(Ok(erased))
@@ -141,7 +123,7 @@ async fn batch(app: &App, number: &PhoneNumber, reason: &str) -> Result<Erased, 
         .await?;
     match erased {
         Ok(erased) => {
-            app.metrics.blanked(usize::try_from(erased.calls).unwrap_or(0));
+            app.metrics.blanked(usize::try_from(erased.counts.calls).unwrap_or(0));
             Ok(erased)
         }
         Err(problem) => {
@@ -167,7 +149,7 @@ fn allowed(app: &App, standing: &Standing) -> Result<(), Problem> {
             "this number or a call with it is held: release it first (ReleaseNumber, ReleaseCall), if the hold is over",
         ));
     }
-    if standing.recordings > 0 && app.recordings.is_none() {
+    if standing.counts.recordings > 0 && app.recordings.is_none() {
         return Err((
             "RECORDING_NOT_REACHABLE",
             "there are recordings, and call-service does not know where: set RECORDING_STORE as at the edge",

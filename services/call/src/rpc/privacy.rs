@@ -55,12 +55,12 @@ impl PrivacyService for Service {
         };
         Ok(Response::new(api::EraseNumberResponse {
             done: erased.done,
-            calls: erased.calls,
-            transcripts: erased.transcripts,
-            recordings: erased.recordings,
-            contacts: erased.contacts,
-            suppressions: erased.suppressions,
-            transfers: erased.transfers,
+            calls: erased.counts.calls,
+            transcripts: erased.counts.transcripts,
+            recordings: erased.counts.recordings,
+            contacts: erased.counts.contacts,
+            suppressions: erased.counts.suppressions,
+            transfers: erased.counts.transfers,
         }))
     }
 

@@ -1,5 +1,7 @@
 //! Erasing a number, wherever it is.
 
+use std::ops::AddAssign;
+
 use diesel::{
     QueryResult, QueryableByName, sql_query,
     sql_types::{Array, BigInt, Bool, Text, Uuid as SqlUuid},
@@ -9,16 +11,9 @@ use uuid::Uuid;
 
 use super::holds::held;
 
-/// What stands against an erasure, and what there is to erase.
+/// How much there is to erase, or was erased.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, QueryableByName)]
-pub struct Standing {
-    /// Calls that wait or go on, sessions that do or whose end an edge may still tell, webhooks that wait, and contacts whose call is
-    /// not settled.
-    #[diesel(sql_type = Bool)]
-    pub is_active: bool,
-    /// Calls that are held, and the number itself.
-    #[diesel(sql_type = BigInt)]
-    pub held: i64,
+pub struct Counts {
     /// Calls.
     #[diesel(sql_type = BigInt)]
     pub calls: i64,
@@ -37,6 +32,32 @@ pub struct Standing {
     /// Calls of others that were passed on to it.
     #[diesel(sql_type = BigInt)]
     pub transfers: i64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, more: Self) {
+        self.calls += more.calls;
+        self.transcripts += more.transcripts;
+        self.recordings += more.recordings;
+        self.contacts += more.contacts;
+        self.suppressions += more.suppressions;
+        self.transfers += more.transfers;
+    }
+}
+
+/// What stands against an erasure, and what there is to erase.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, QueryableByName)]
+pub struct Standing {
+    /// Calls that wait or go on, sessions that do or whose end an edge may still tell, webhooks that wait, and contacts whose call is
+    /// not settled.
+    #[diesel(sql_type = Bool)]
+    pub is_active: bool,
+    /// Calls that are held, and the number itself.
+    #[diesel(sql_type = BigInt)]
+    pub held: i64,
+    /// What there is.
+    #[diesel(embed)]
+    pub counts: Counts,
 }
 
 /// How a number stands.
