@@ -77,16 +77,10 @@ pub(crate) async fn run(client: &Client, out: &mut Out<'_>, wanted: Wanted) -> R
         return Ok(());
     }
     let rows = entries.into_iter().map(|entry| {
-        [
-            words::time(entry.at),
-            words::plain(entry.outcome().as_str_name(), "AUDIT_OUTCOME_"),
-            words::facts(&entry.data),
-            entry.principal,
-            entry.method,
-            entry.subject,
-        ]
+        let outcome = words::plain(entry.outcome().as_str_name(), "AUDIT_OUTCOME_");
+        let (at, data) = (words::time(entry.at), words::facts(&entry.data));
+        [at, entry.principal, entry.method, entry.subject, outcome, data]
     });
-    let rows = rows.map(|[at, outcome, data, by, method, about]| [at, by, method, about, outcome, data]);
     let head = ["at", "by", "method", "about", "outcome", "data"];
     Ok(out.table(head, rows.collect())?)
 }
