@@ -27,6 +27,7 @@ use peers::{Bench, Manner, Script, account, agent, heard};
 use tokio::{
     net::{TcpListener, TcpStream},
     process::{Child, Command},
+    sync::mpsc::UnboundedReceiver,
     time::{sleep, timeout},
 };
 use web::Socket;
@@ -72,43 +73,77 @@ async fn in_a_process(bench: &mut Bench, descriptors: usize) -> Child {
     process
 }
 
+/// An edge with few descriptors, whose calls have an agent that breaks and another one.
+struct Crowded {
+    bench: Bench,
+    process: Child,
+    agents: [UnboundedReceiver<Event>; 2],
+}
+
+impl Crowded {
+    async fn new() -> Self {
+        let (breaking, first) = agent(Manner::Break).await;
+        let (url, second) = agent(Manner::Echo).await;
+        let mut bench = Bench::new(Script {
+            agents: vec![breaking, url],
+            ..Script::default()
+        })
+        .await;
+        let process = in_a_process(&mut bench, LIMIT).await;
+        Self {
+            bench,
+            process,
+            agents: [first, second],
+        }
+    }
+
+    fn descriptors(&self) -> usize {
+        let pid = self.process.id().unwrap();
+        fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+    }
+
+    async fn is_given_another_agent(&mut self, socket: &mut Socket) {
+        socket.send(frames::connected()).await;
+        socket.send(frames::start(8000)).await;
+        for agent in &mut self.agents {
+            assert!(matches!(heard(agent).await, Event::Start(_)));
+        }
+        for chunk in 1..=50 {
+            socket.send(frames::media(chunk, &pcm(vec![7; 160]))).await;
+            assert_eq!(socket.listen(160).await, [7; 160]);
+        }
+    }
+}
+
 /// F130: whoever crowds the door takes no descriptor that a live call needs: it is still given another agent.
 #[tokio::test]
 async fn a_crowd_leaves_live_calls_their_descriptors() {
-    let (breaking, mut first) = agent(Manner::Break).await;
-    let (url, mut second) = agent(Manner::Echo).await;
-    let mut bench = Bench::new(Script {
-        agents: vec![breaking, url],
-        ..Script::default()
-    })
-    .await;
-    let mut process = in_a_process(&mut bench, LIMIT).await;
-    let pid = process.id().unwrap();
-    let descriptors = || fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
-    let mut socket = Socket::open(bench.public, &bench.socket_path(), None).await.unwrap();
+    let mut crowded = Crowded::new().await;
+    let mut socket = Socket::open(crowded.bench.public, &crowded.bench.socket_path(), None)
+        .await
+        .unwrap();
 
-    let before = descriptors();
+    let before = crowded.descriptors();
     let mut crowd = Vec::new();
     for _ in 0..CROWD {
-        crowd.push(TcpStream::connect(bench.public).await.unwrap());
+        crowd.push(TcpStream::connect(crowded.bench.public).await.unwrap());
     }
     // Nearly as many as are let in at that limit, beside the call.
-    until("the crowd", async || descriptors() >= before + 6).await;
+    until("the crowd", async || crowded.descriptors() >= before + 6).await;
 
-    socket.send(frames::connected()).await;
-    socket.send(frames::start(8000)).await;
-    assert!(matches!(heard(&mut first).await, Event::Start(_)));
-    assert!(matches!(heard(&mut second).await, Event::Start(_)));
-    for chunk in 1..=50 {
-        socket.send(frames::media(chunk, &pcm(vec![7; 160]))).await;
-        assert_eq!(socket.listen(160).await, [7; 160]);
-    }
-    assert!(descriptors() < LIMIT - 20, "{} descriptors", descriptors());
+    crowded.is_given_another_agent(&mut socket).await;
+    assert!(
+        crowded.descriptors() < LIMIT - 20,
+        "{} descriptors",
+        crowded.descriptors()
+    );
 
     drop(crowd);
-    let mut another = Socket::open(bench.public, &bench.socket_path(), None).await.unwrap();
+    let mut another = Socket::open(crowded.bench.public, &crowded.bench.socket_path(), None)
+        .await
+        .unwrap();
     another.send(frames::connected()).await;
-    process.kill().await.unwrap();
+    crowded.process.kill().await.unwrap();
 }
 
 /// Sockets with an account's credentials, on which nothing is said.
@@ -130,37 +165,21 @@ async fn idle(bench: &Bench, count: usize) -> Vec<Socket> {
 /// another agent.
 #[tokio::test]
 async fn sockets_that_say_nothing_give_way() {
-    let (breaking, mut first) = agent(Manner::Break).await;
-    let (url, mut second) = agent(Manner::Echo).await;
-    let mut bench = Bench::new(Script {
-        agents: vec![breaking, url],
-        ..Script::default()
-    })
-    .await;
-    let mut process = in_a_process(&mut bench, LIMIT).await;
-    let pid = process.id().unwrap();
-    let descriptors = || fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
-    let mut crowd = idle(&bench, 2 * LIMIT).await;
+    let mut crowded = Crowded::new().await;
+    let mut crowd = idle(&crowded.bench, 2 * LIMIT).await;
     let mut socket = loop {
         // Where one that was told to go has not gone.
-        if let Ok(socket) = Socket::open(bench.public, &bench.another_socket_path(), None).await {
+        if let Ok(socket) = Socket::open(crowded.bench.public, &crowded.bench.another_socket_path(), None).await {
             break socket;
         }
     };
-    socket.send(frames::connected()).await;
-    socket.send(frames::start(8000)).await;
-    assert!(matches!(heard(&mut first).await, Event::Start(_)));
-    assert!(matches!(heard(&mut second).await, Event::Start(_)));
-    for chunk in 1..=50 {
-        socket.send(frames::media(chunk, &pcm(vec![7; 160]))).await;
-        assert_eq!(socket.listen(160).await, [7; 160]);
-    }
-    assert!(descriptors() < LIMIT, "{} descriptors", descriptors());
+    crowded.is_given_another_agent(&mut socket).await;
+    assert!(crowded.descriptors() < LIMIT, "{} descriptors", crowded.descriptors());
     // More than half of them cannot have had a place.
     for gone in &mut crowd[..LIMIT] {
         assert_eq!(gone.closed().await, (1013, "shed".to_owned()));
     }
-    process.kill().await.unwrap();
+    crowded.process.kill().await.unwrap();
 }
 
 /// F66: what a socket costs on which nothing was said. In a build for debugging, which needs more than one for use.
