@@ -19,7 +19,8 @@ use crate::{
 /// Entries of one statement.
 const MOST: usize = 500;
 
-/// Writes entries of what is shown. Each request leaves one and waits for it, so there are never more than requests. Cheap to clone.
+/// Writes entries of what is shown. Each request leaves one and waits for it; those of requests that are gone are dropped, so there are
+/// never many more than requests. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Trail {
     db: Db,
@@ -29,10 +30,18 @@ pub struct Trail {
 
 #[derive(Debug, Default)]
 struct Gathered {
-    entries: Vec<NewEntry>,
-    /// Who waits for the entry in the same place.
-    waiting: Vec<oneshot::Sender<()>>,
+    /// Each with who waits for it.
+    entries: Vec<(NewEntry, oneshot::Sender<()>)>,
     is_writing: bool,
+}
+
+impl Gathered {
+    /// Takes the oldest ones. Who is gone is shown nothing, and its entry is not written.
+    fn take(&mut self) -> (Vec<NewEntry>, Vec<oneshot::Sender<()>>) {
+        self.entries.retain(|(_, waiter)| !waiter.is_closed());
+        let most = self.entries.len().min(MOST);
+        self.entries.drain(..most).unzip()
+    }
 }
 
 impl Trail {
@@ -53,8 +62,7 @@ impl Trail {
         let (sender, written) = oneshot::channel();
         let is_first = {
             let mut gathered = self.gathered();
-            gathered.entries.push(entry);
-            gathered.waiting.push(sender);
+            gathered.entries.push((entry, sender));
             !mem::replace(&mut gathered.is_writing, true)
         };
         if is_first {
@@ -85,18 +93,16 @@ impl Writing {
         loop {
             let (entries, waiting) = {
                 let mut gathered = self.trail.gathered();
-                if gathered.entries.is_empty() {
+                let (entries, waiting) = gathered.take();
+                if entries.is_empty() {
                     gathered.is_writing = false;
                     self.is_done = true;
                     return;
                 }
-                let most = gathered.entries.len().min(MOST);
-                let entries: Vec<_> = gathered.entries.drain(..most).collect();
-                let waiting: Vec<_> = gathered.waiting.drain(..most).collect();
                 (entries, waiting)
             };
             match self.write(&entries).await {
-                // Who has gone meanwhile has a row of what it was not shown.
+                // Who goes while it is written has a row of what it was not shown.
                 Ok(_) => {
                     for waiter in waiting {
                         let _ = waiter.send(());

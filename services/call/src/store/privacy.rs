@@ -101,13 +101,12 @@ struct Id {
     id: Uuid,
 }
 
-/// Blanks calls with a number, as retention would, and their timelines' words too. The number's hash stays. Returns their ids; what
-/// was said in them goes by [`super::retention::forget_said`].
+/// Blanks calls with a number, as retention would, and their timelines' words too. The number's hash stays, and Exotel is still asked
+/// for a price that it has not told. Returns their ids; what was said in them goes by [`super::retention::forget_said`].
 pub async fn blank_calls(conn: &mut AsyncPgConnection, number: &str, limit: i64) -> QueryResult<Vec<Uuid>> {
     let blanked: Vec<Id> = sql_query(
         "UPDATE calls SET blanked_at = clock_timestamp(), customer = '', customer_hash = number_hash($1), metadata = '{}',
-            recording_url = NULL, transfer_to = NULL, calling_hours_override = NULL, traceparent = NULL,
-            read_back_at = NULL
+            recording_url = NULL, transfer_to = NULL, calling_hours_override = NULL, traceparent = NULL
         WHERE id IN (
             SELECT id FROM calls WHERE customer = $1 AND state >= 'completed' AND held_at IS NULL
             ORDER BY id LIMIT $2 FOR UPDATE

@@ -17,6 +17,17 @@ struct Blanked {
     id: Uuid,
 }
 
+/// A session `s` that ended longer than an age ago, and of which there is a recording.
+macro_rules! old_recording {
+    ($age:literal) => {
+        concat!(
+            "s.ended_at < now() - ",
+            $age,
+            " AND (s.recording_state IN ('pending', 'uploading', 'stored', 'incomplete') OR s.recording_url IS NOT NULL)"
+        )
+    };
+}
+
 const TRANSCRIPTS: &str = "DELETE FROM transcripts WHERE call_id = ANY($1)";
 /// The object itself is taken out of its store afterwards: no network within a transaction.
 const RECORDINGS: &str = "UPDATE media_sessions SET recording_state = 'erasing'
@@ -145,32 +156,35 @@ pub async fn forget_transcripts(conn: &mut AsyncPgConnection, kept: TimeDelta, l
 /// Says of recordings of sessions that ended longer ago than this that they are to be taken out of the object store, and forgets the
 /// addresses of Exotel's, but of calls that are held. Call it in a transaction.
 pub async fn forget_recordings(conn: &mut AsyncPgConnection, kept: TimeDelta, limit: i64) -> QueryResult<usize> {
-    let forgotten: Vec<Blanked> = sql_query(
-        concat!(
-        "UPDATE media_sessions SET recording_url = NULL, recording_state = CASE
-                WHEN recording_state IN ('pending', 'uploading', 'stored', 'incomplete') THEN 'erasing'
-                ELSE recording_state END
-        WHERE id IN (
-            SELECT s.id FROM media_sessions s
-            WHERE s.ended_at < now() - $1
-                AND (s.recording_state IN ('pending', 'uploading', 'stored', 'incomplete') OR s.recording_url IS NOT NULL)
-                AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.id = s.call_id AND ",
+    // The calls first, then their sessions: the order in which everybody locks.
+    let calls: Vec<Blanked> = sql_query(concat!(
+        "SELECT c.id FROM media_sessions s JOIN calls c ON c.id = s.call_id WHERE ",
+        old_recording!("$1"),
+        " AND NOT ",
         held!("c"),
-        ")
-            ORDER BY s.ended_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED
-        ) RETURNING call_id AS id"
-    ),
-    )
+        " ORDER BY s.ended_at LIMIT $2 FOR UPDATE OF c SKIP LOCKED"
+    ))
     .bind::<Interval, _>(interval(kept))
     .bind::<BigInt, _>(limit)
     .get_results(conn)
     .await?;
-    let ids: Vec<Uuid> = forgotten.into_iter().map(|row| row.id).collect();
+    let calls: Vec<Uuid> = calls.into_iter().map(|row| row.id).collect();
+    let sessions = sql_query(concat!(
+        "UPDATE media_sessions s SET recording_url = NULL, recording_state = CASE
+                WHEN s.recording_state IN ('pending', 'uploading', 'stored', 'incomplete') THEN 'erasing'
+                ELSE s.recording_state END
+        WHERE s.call_id = ANY($2) AND ",
+        old_recording!("$1")
+    ))
+    .bind::<Interval, _>(interval(kept))
+    .bind::<Array<SqlUuid>, _>(&calls)
+    .execute(conn)
+    .await?;
     sql_query("UPDATE calls SET recording_url = NULL WHERE id = ANY($1) AND recording_url IS NOT NULL")
-        .bind::<Array<SqlUuid>, _>(&ids)
+        .bind::<Array<SqlUuid>, _>(&calls)
         .execute(conn)
         .await?;
-    Ok(ids.len())
+    Ok(sessions)
 }
 
 /// How far retention is behind with a class.
@@ -200,9 +214,9 @@ pub async fn behind(conn: &mut AsyncPgConnection, kept: &Retention) -> QueryResu
         ") ORDER BY t.at LIMIT 1)
             UNION ALL SELECT 'recordings', $3, (
                 SELECT s.ended_at FROM media_sessions s
-                WHERE s.ended_at < now() - $3
-                    AND (s.recording_state IN ('pending', 'uploading', 'stored', 'incomplete') OR s.recording_url IS NOT NULL)
-                    AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.id = s.call_id AND ",
+                WHERE ",
+        old_recording!("$3"),
+        " AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.id = s.call_id AND ",
         held!("c"),
         ") ORDER BY s.ended_at LIMIT 1)
             UNION ALL SELECT 'webhooks', $4, (

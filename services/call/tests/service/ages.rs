@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use call_service::{Config, store::retention};
-use diesel_async::{AsyncConnection as _, AsyncPgConnection};
+use chrono::TimeDelta;
+use diesel_async::{AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection as _};
 
 use crate::{
     people::{PLANTED, count},
@@ -90,4 +91,42 @@ async fn purged(hold: &str) {
         classes.map(|class| (class.to_owned(), 24.0)).into(),
         "each is a day late"
     );
+}
+
+/// A call that somebody changes is left for the next round: sessions are locked behind their calls here too, so that nobody waits
+/// for the other.
+#[tokio::test]
+async fn a_purge_locks_calls_before_their_sessions() {
+    let url = crate::service::database().await;
+    let db = database(&url).await;
+    db.batch_execute(PLANTED).await.unwrap();
+    db.batch_execute(
+        "UPDATE media_sessions SET recording_state = 'stored', recording_key = 'k', ended_at = now() - interval '61 days'",
+    )
+    .await
+    .unwrap();
+    let mut conn = AsyncPgConnection::establish(&url).await.unwrap();
+    conn.batch_execute("SET lock_timeout = '2s'").await.unwrap();
+    let purge = async |conn: &mut AsyncPgConnection| {
+        conn.transaction(async |conn| retention::forget_recordings(conn, TimeDelta::days(60), 10).await)
+            .await
+    };
+    db.batch_execute("BEGIN; SELECT FROM calls WHERE id = uuid_of(20) FOR UPDATE")
+        .await
+        .unwrap();
+    assert_eq!(purge(&mut conn).await, Ok(1), "only the other one's");
+    db.batch_execute("SELECT FROM media_sessions WHERE call_id = uuid_of(20) FOR UPDATE NOWAIT; ROLLBACK")
+        .await
+        .unwrap();
+    assert_eq!(purge(&mut conn).await, Ok(1));
+    assert_eq!(purge(&mut conn).await, Ok(0));
+    assert_eq!(
+        count(
+            &db,
+            "media_sessions WHERE recording_state = 'erasing' AND recording_url IS NULL"
+        )
+        .await,
+        2
+    );
+    assert_eq!(count(&db, "calls WHERE recording_url IS NULL").await, 2);
 }

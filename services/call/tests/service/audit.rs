@@ -10,7 +10,7 @@ use callbridge_proto::{
     call::v1::{GetCallRequest, GetTranscriptRequest, ListCallsRequest, call_service_client::CallServiceClient},
     privacy::v1::{HoldCallRequest, privacy_service_client::PrivacyServiceClient},
 };
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, future::join_all};
 use runtime::Tasks;
 use tonic::Code;
 
@@ -112,11 +112,16 @@ async fn entries_of_one_moment_are_one_commit() {
         1
     );
 
+    // Whoever is gone before its turn is shown nothing, and leaves no entry.
+    assert!(trail.write(entry(3)).now_or_never().is_none());
+    trail.write(entry(0)).await.unwrap();
+    assert_eq!(count(&db, "audit WHERE subject = 'call 3'").await, 1);
+
     // One that cannot be written tells all who wait for it, and is in nobody's way.
     let mut wrong = entry(0);
     wrong.principal = "\0".into();
     let written = join_all([trail.write(entry(1)), trail.write(wrong)]).await;
     assert!(written.iter().all(Result::is_err));
     trail.write(entry(2)).await.unwrap();
-    assert_eq!(count(&db, "audit").await, 42);
+    assert_eq!(count(&db, "audit").await, 43);
 }

@@ -86,6 +86,11 @@ async fn a_persons_call_is_exported_and_erased() -> Result<()> {
         .output;
     assert!(counted.contains("dry run"), "{counted}");
     assert!(story.count(&format!("generate_series(1, traces('{digits}'))")).await? > 0);
+    // As if Exotel had not told of it yet.
+    conn.batch_execute(
+        "UPDATE calls SET price = NULL, talk_seconds = NULL, read_back_at = now() + interval '5 minutes'",
+    )
+    .await?;
     let erased = story.callbridge(&erase).await?.output;
     assert!(erased.contains("Erased."), "{erased}");
     assert_eq!(
@@ -94,6 +99,25 @@ async fn a_persons_call_is_exported_and_erased() -> Result<()> {
     );
     assert_eq!(story.get(&call.id).await?.customer_number, "");
     assert_eq!(story.get(&call.id).await?.state(), call.state());
+    // What Exotel tells later of its price is no person's, and what else it tells is left out.
+    assert_eq!(
+        story
+            .count("calls WHERE read_back_at IS NOT NULL AND price IS NULL")
+            .await?,
+        1
+    );
+    let late = poll("the price", PATIENCE, async || {
+        let asked = story.read_back_now(&call).await;
+        match asked.and(story.get(&call.id).await) {
+            Ok(late) if !late.price.is_empty() => Ok(late),
+            other => Err(format!("{:?}", other.map(|call| call.version))),
+        }
+    });
+    assert_eq!(late.await?.recording_url, "");
+    assert_eq!(
+        story.count(&format!("generate_series(1, traces('{digits}'))")).await?,
+        0
+    );
 
     let trail = story
         .callbridge(&["--json", "audit", "--number", CUSTOMER])
