@@ -14,6 +14,7 @@ folder=${FUZZ_TARGET_DIR:-target/fuzz}
 export CARGO_TARGET_DIR=$folder CARGO_INCREMENTAL=0
 export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
+export RUSTC_WRAPPER=$PWD/tests/checks/instrument.sh
 targets=("$target")
 [ "$target" != all ] || mapfile -t targets < <(basename --suffix .rs --multiple tests/fuzz/fuzz_targets/*.rs)
 build=()
