@@ -8,7 +8,8 @@
 //! | `+N` | N times 10 ms pass, 255 at most |
 //! | `b`, `p`, `o` | a binary frame, a ping, a pong that did not come |
 //! | `q`, `k`, `z` | the socket is closed, breaks off, breaks the protocol |
-//! | `sN`, `r` | call-service takes the start, with the settings of the bits of N, or refuses it |
+//! | `sN`, `rN` | call-service takes the start, with the settings of the bits of N, or refuses it; N = 13: it does not answer |
+//! | `v` | the socket gives way to others, since it has not said `start` |
 //! | `h`, `n`, `m…`, `u`, `d` | call-service hangs up, goes on in the flow, has a message, knows nothing of it; the process drains |
 //! | `cN`, `f`, `x`, `y` | the agent is connected at endpoint N, has finished, breaks, cannot be reached |
 //! | `a…` | the agent's message: the rest of the line in base64 is a `ConverseResponse` |
@@ -151,7 +152,12 @@ impl Bench {
             b'k' => self.session.socket_broke(),
             b'z' => self.session.protocol_error(if number == 9 { 1009 } else { 1002 }),
             b's' if self.asked && !self.answered => self.started(number),
-            b'r' if self.asked && !self.answered => self.session.refused(1008),
+            b'r' if self.asked && !self.answered => self.session.refused(if number == 13 { 1013 } else { 1008 }),
+            b'v' => {
+                let was_over = self.session.is_over();
+                self.session.shed();
+                assert!(!self.asked || self.session.is_over() == was_over, "a call gives way");
+            }
             b'h' => self.session.leave(now, leave(LeaveAction::HangUp)),
             b'n' => self.session.leave(now, leave(LeaveAction::ContinueFlow)),
             b'm' => {
@@ -259,7 +265,7 @@ impl Bench {
                 Effect::Report(report) => within_limits(&report),
                 Effect::Close { code, .. } => {
                     self.closes += 1;
-                    assert!(matches!(code, 1000 | 1001 | 1002 | 1008 | 1009), "{code}");
+                    assert!(matches!(code, 1000 | 1001 | 1002 | 1008 | 1009 | 1013), "{code}");
                     assert!(self.session.is_over());
                 }
             }
