@@ -3,7 +3,7 @@
 //! One request type serves all applets, since Exotel sends the same parameters and only part of them, depending on the
 //! position in the flow. `To` is not the ExoPhone on Voicebot requests (seen live), so only `CallTo` is read.
 
-use crate::form::{BodyError, Fields};
+use crate::form::{self, BodyError, Fields};
 use crate::number::{Caller, PhoneNumber};
 use crate::status::{Leg, ProviderStatus, read_seconds, safe_word};
 use crate::time::parse_ist;
@@ -179,11 +179,9 @@ pub struct AppletRequest {
 }
 
 impl AppletRequest {
-    /// Our own key in a query, and nothing else of it: of a request that is not known to be genuine no more is read.
+    /// Our own key in a query, and nothing behind it: of a request that is not known to be genuine no more is read.
     pub fn key_of(query: &str) -> Option<String> {
-        let mut fields = Fields::default();
-        fields.read_query(query).ok()?;
-        fields.get("key").map(str::to_owned)
+        form::first_of(query, "key")
     }
 
     /// Reads a request: its query, and its body where there is one. The query wins; keys match in any letter case.

@@ -113,24 +113,15 @@ impl Fields {
         if query.len() > MAX_BODY {
             return Err(BodyError::TooLarge);
         }
-        let query = query.trim_start_matches('?');
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            match split_appended(pair) {
-                Some((own, appended)) => {
-                    self.read_pair(own.as_bytes())?;
-                    self.read_pair(appended.as_bytes())?;
-                }
-                None => self.read_pair(pair.as_bytes())?,
-            }
+        for pair in pairs(query) {
+            self.read_pair(pair.as_bytes())?;
         }
         Ok(())
     }
 
     fn read_pair(&mut self, pair: &[u8]) -> Result<(), BodyError> {
-        let split = pair.iter().position(|b| *b == b'=');
-        let (key, value) = split.map_or((pair, &pair[..0]), |at| (&pair[..at], &pair[at + 1..]));
-        let (key, value) = (percent_decode(key)?, percent_decode(value)?);
-        self.push(key, value)
+        let (key, value) = halves(pair);
+        self.push(percent_decode(key)?, percent_decode(value)?)
     }
 
     /// Adds the members of a JSON object, flattened.
@@ -258,6 +249,29 @@ fn boundary_of(body: &[u8]) -> Option<Cow<'static, str>> {
     (1..=70)
         .contains(&boundary.len())
         .then(|| Cow::Owned(boundary.to_owned()))
+}
+
+/// The first value of a query's field, by its normal name, as [`Fields::get`] tells it; nothing behind it is read.
+pub(crate) fn first_of(query: &str, name: &str) -> Option<String> {
+    let wanted = |key: &[u8]| percent_decode(key).is_ok_and(|key| normal(&key) == name);
+    let mut fields = pairs(query).map(|pair| halves(pair.as_bytes()));
+    let (_, value) = fields.find(|(key, _)| wanted(key))?;
+    Some(percent_decode(value).ok()?.trim().to_owned())
+}
+
+fn pairs(query: &str) -> impl Iterator<Item = &str> {
+    let pairs = query.trim_start_matches('?').split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .flat_map(|pair| match split_appended(pair) {
+            Some((own, appended)) => [Some(own), Some(appended)],
+            None => [Some(pair), None],
+        })
+        .flatten()
+}
+
+fn halves(pair: &[u8]) -> (&[u8], &[u8]) {
+    let at = pair.iter().position(|byte| *byte == b'=');
+    at.map_or((pair, &[]), |at| (&pair[..at], &pair[at + 1..]))
 }
 
 /// Splits `key=x?CallSid=…` (the mark also percent-encoded), for our own parameters only.

@@ -79,6 +79,18 @@ fn stream_and_legs_may_be_json_text() {
 }
 
 proptest! {
+    /// What lets a request in is what is read of it afterwards.
+    #[test]
+    fn the_first_of_a_query_is_what_is_read_of_it(pairs in proptest::collection::vec("(key|k_EY|%6bey|KE|callid|null)=(null|[a-c?=+]{0,3}|%3Fkey=[ab]|%2[03])", 0..6)) {
+        let text = pairs.join("&");
+        let read = query(&text);
+        if let Some(key) = read.get("key") {
+            prop_assert_eq!(first_of(&text, "key"), Some(key.to_owned()));
+        } else {
+            prop_assert!(first_of(&text, "key").is_none_or(|key| matches!(key.as_str(), "" | "null")));
+        }
+    }
+
     #[test]
     fn nothing_panics(
         content_type in proptest::option::of("(application/json|multipart/form-data; boundary=b|multipart/form-data|[a-z/;=]{0,20})"),

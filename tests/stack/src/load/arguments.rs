@@ -37,10 +37,12 @@ campaign What a campaign costs. Contacts come as a CSV file through AddContacts,
            claim_large_ms=… claim_ratio=… fill_small_ms=… fill_large_ms=… dials_per_s=… pace_per_s=… rate_ratio=…
            processors=… load_avg=…
 forged   What forged tokens cost. An edge as a process of its own, over call-service and PostgreSQL, is sent genuine tokens with each of
-         their bits the other way round, and random ones, as callbacks and as upgrades; in turns with requests of the same length
-         to paths that are not there, which is what they are compared with. What PostgreSQL was asked is counted in its own log.
+         their bits the other way round, and random ones, as callbacks, upgrades and Connect requests (with the account's token in the
+         path and in the query); in turns with requests of the same length to paths that are not there, which is what they are
+         compared with. What PostgreSQL was asked is counted in its own log.
          Then tokens that are used up come once each, and again and again. The last line has the figures:
-           accepted=0 queries=0 ratio_to_404=… callbacks_ratio=… sockets_ratio=… callbacks_per_s=… sockets_per_s=…
+           accepted=0 queries=0 ratio_to_404=… callbacks_ratio=… callbacks_per_s=… sockets_ratio=… sockets_per_s=…
+           connects_ratio=… connects_per_s=… older_connects_ratio=… older_connects_per_s=…
            replay_accepted=0 replay_reads_max=1 replays=… replays_per_s=… replay_reads=… processors=… load_avg=…
          The exit code is 0 only when nothing was accepted, no forged token was asked about, and a used one at most once.
 start    How long a process takes from its start until /readyz says so, over a migrated database: call-service; the edge, which has
@@ -59,7 +61,7 @@ Examples:
   cargo load audio --streams 500 --chunk-ms 20 --seconds 30
   cargo load idle                               about a minute
   cargo load campaign                           about five minutes
-  cargo load forged                             about two minutes
+  cargo load forged                             about four minutes
   cargo load start
   cargo load tracing                            about three minutes";
 

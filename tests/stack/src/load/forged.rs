@@ -6,7 +6,7 @@ mod used;
 
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use callbridge_proto::id::CallId;
 use exotel::{
     paths,
@@ -33,6 +33,10 @@ use crate::{
 const READY: Duration = Duration::from_secs(30);
 /// Without any request: whatever is asked then, loops ask.
 const IDLE: Duration = Duration::from_secs(5);
+/// What an applet's request asks with.
+const QUERY: &str = "?CallSid=forged&CallFrom=09812340017&CallTo=08040000155&Direction=incoming";
+/// The call in forged tokens; there is none.
+const FORGED: CallId = CallId(Uuid::from_u128(0x0197_0000_0000_7000_8000_0000_0000_0001));
 
 /// A kind of request, with what it is compared with.
 struct Kind {
@@ -115,11 +119,7 @@ async fn measure(arguments: &Arguments, folder: &Path, postgres: &Postgres, log:
                 if forged {
                     kind.forged_per_s.push(per_s);
                     accepted += others;
-                    queries += log
-                        .since(mark)?
-                        .iter()
-                        .filter(|statement| own.contains(&statement.text))
-                        .count();
+                    queries += log.for_forged(mark, &FORGED.0.to_string(), &own, &used)?;
                 } else {
                     kind.plain_per_s.push(per_s);
                     ensure!(
@@ -129,7 +129,7 @@ async fn measure(arguments: &Arguments, folder: &Path, postgres: &Postgres, log:
                 }
             }
             say(&format!(
-                "load: round {round} of {}: {} {:.0}/s, not there {:.0}/s, ratio so far {:.2}",
+                "load: round {round} of {}: forged {} {:.0}/s, not there {:.0}/s, ratio so far {:.2}",
                 arguments.rounds,
                 kind.name,
                 kind.forged_per_s.last().unwrap_or(&0.0),
@@ -170,41 +170,54 @@ async fn edge(stack: &Stack, folder: &Path) -> anyhow::Result<(Child, SocketAddr
     Ok((child, address))
 }
 
-/// Forged tokens of the two purposes that are made for one call, and requests to paths that are not there.
-fn kinds(keys: &TokenKeys) -> anyhow::Result<[Kind; 2]> {
-    let call = CallId(Uuid::from_u128(0x0197_0000_0000_7000_8000_0000_0000_0001));
+/// Forged tokens of each purpose, and requests to paths that are not there.
+fn kinds(keys: &TokenKeys) -> anyhow::Result<[Kind; 4]> {
     let expires = u32::try_from(runtime::Clock::system().unix_seconds() + 86_400).unwrap_or(u32::MAX);
-    let tokens = |purpose| flood::forged(&keys.mint(purpose, call.0, [7; 8], expires));
-    let kind = |name, tokens: Vec<String>, request: &dyn Fn(&str, &str) -> String| Kind {
-        name,
-        plain: Flood::new(tokens.iter().map(|token| request("nothing", token))),
-        forged: Flood::new(tokens.iter().map(|token| request("", token))),
-        plain_per_s: Vec::new(),
-        forged_per_s: Vec::new(),
-    };
-    let status = |other: &str, token: &str| {
-        let path = paths::STATUS.replace("{token}", token);
-        let path = if other.is_empty() {
-            path
-        } else {
-            path.replace("/status/", "/static/")
+    let kind = |name, purpose, there: &str, (word, other): (&str, &str), request: fn(&str) -> String| {
+        let not_there = there.replace(word, other);
+        let tokens = flood::forged(&keys.mint(purpose, FORGED.0, [7; 8], expires))?;
+        let requests = |path: &str| {
+            let fill = |token: &String| {
+                let path = path.replace("{call_id}", &FORGED.to_string());
+                request(&path.replace("{token}", token).replace("{account_token}", token))
+            };
+            Flood::new(tokens.iter().map(fill))
         };
-        format!("POST {path} HTTP/1.1\r\nhost: edge\r\ncontent-length: 0\r\n\r\n")
+        anyhow::Ok(Kind {
+            name,
+            plain: requests(&not_there),
+            forged: requests(there),
+            plain_per_s: Vec::new(),
+            forged_per_s: Vec::new(),
+        })
     };
-    let socket = |other: &str, token: &str| {
-        let path = paths::SOCKET
-            .replace("{call_id}", &call.to_string())
-            .replace("{token}", token);
-        let path = if other.is_empty() {
-            path
-        } else {
-            path.replace("/ws/", "/sw/")
-        };
-        flood::upgrade(&path)
-    };
+    let post = |path: &str| format!("POST {path} HTTP/1.1\r\nhost: edge\r\ncontent-length: 0\r\n\r\n");
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: edge\r\n\r\n");
+    let connect = paths::CONNECT.to_owned() + QUERY;
+    let legacy = format!("{}?key={{account_token}}&{}", paths::LEGACY_CONNECT, &QUERY[1..]);
     Ok([
-        kind("forged callbacks", tokens(Purpose::Callback)?, &status),
-        kind("forged sockets", tokens(Purpose::Socket)?, &socket),
+        kind(
+            "callbacks",
+            Purpose::Callback,
+            paths::STATUS,
+            ("/status/", "/static/"),
+            post,
+        )?,
+        kind(
+            "sockets",
+            Purpose::Socket,
+            paths::SOCKET,
+            ("/ws/", "/sw/"),
+            flood::upgrade,
+        )?,
+        kind("connects", Purpose::Account, &connect, ("/connect?", "/tcennoc?"), get)?,
+        kind(
+            "older_connects",
+            Purpose::Account,
+            &legacy,
+            ("/connect?", "/tcennoc?"),
+            get,
+        )?,
     ])
 }
 
@@ -249,14 +262,16 @@ fn tell(
 ) -> anyhow::Result<()> {
     let ratio = kinds.iter().map(Kind::ratio).fold(f64::INFINITY, f64::min);
     let load = machine::load_average();
-    let [status, socket] = kinds else {
-        bail!("two kinds are measured")
-    };
     if let Some(path) = &arguments.json {
+        let kinds: serde_json::Map<_, _> = kinds
+            .iter()
+            .map(|kind| {
+                let per_s = json!({ "per_s": kind.forged_per_s, "not_there_per_s": kind.plain_per_s });
+                (kind.name.to_owned(), per_s)
+            })
+            .collect();
         let all = json!({
-            "accepted": accepted, "queries": queries, "ratio_to_404": ratio,
-            "callbacks_per_s": status.forged_per_s, "callbacks_404_per_s": status.plain_per_s,
-            "sockets_per_s": socket.forged_per_s, "sockets_404_per_s": socket.plain_per_s,
+            "accepted": accepted, "queries": queries, "ratio_to_404": ratio, "kinds": kinds,
             "replays": replayed.sent, "replays_per_s": replayed.per_s, "replay_accepted": replayed.accepted,
             "replay_reads_max": replayed.reads_max, "replay_reads": replayed.reads,
             "processors": machine::processors(), "load_avg": load,
@@ -264,14 +279,15 @@ fn tell(
         fs::write(path, serde_json::to_vec_pretty(&all)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
+    let of_kind = |kind: &Kind| {
+        let per_s = machine::median(&kind.forged_per_s);
+        format!("{0}_ratio={1:.2} {0}_per_s={per_s:.0}", kind.name, kind.ratio())
+    };
+    let of_kinds: Vec<_> = kinds.iter().map(of_kind).collect();
     result(&format!(
-        "accepted={accepted} queries={queries} ratio_to_404={ratio:.2} callbacks_ratio={:.2} sockets_ratio={:.2} \
-        callbacks_per_s={:.0} sockets_per_s={:.0} replay_accepted={} replay_reads_max={} replays={} replays_per_s={:.0} \
-        replay_reads={} processors={} load_avg={load}",
-        status.ratio(),
-        socket.ratio(),
-        machine::median(&status.forged_per_s),
-        machine::median(&socket.forged_per_s),
+        "accepted={accepted} queries={queries} ratio_to_404={ratio:.2} {} replay_accepted={} replay_reads_max={} \
+        replays={} replays_per_s={:.0} replay_reads={} processors={} load_avg={load}",
+        of_kinds.join(" "),
         replayed.accepted,
         replayed.reads_max,
         replayed.sent,

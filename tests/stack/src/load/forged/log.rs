@@ -1,6 +1,6 @@
 //! What PostgreSQL was asked, by its own log.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{collections::HashSet, fs, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use tokio::time::sleep;
@@ -61,13 +61,26 @@ impl Log {
         sleep(SETTLED).await;
         let statements = self.since(mark)?;
         let about = |token: &Token| {
-            let values = |statement: &Statement| {
-                let mut values = statement.values.iter().flatten();
-                values.any(|value| *value == token.nonce || *value == token.call)
-            };
-            statements.iter().filter(|statement| values(statement)).count()
+            let about = |statement: &&Statement| token.is_meant_by(statement);
+            statements.iter().filter(about).count()
         };
         Ok(tokens.iter().map(about).collect())
+    }
+
+    /// How many statements since then are about the call of forged tokens, or are among the `own` ones of genuine tokens. Those about
+    /// calls whose tokens are used up are call-service's own questions.
+    pub(super) fn for_forged(
+        &self,
+        mark: Mark,
+        call: &str,
+        own: &HashSet<String>,
+        used: &[Token],
+    ) -> anyhow::Result<usize> {
+        let forged = |statement: &&Statement| {
+            let is_own = own.contains(&statement.text) && !used.iter().any(|token| token.is_meant_by(statement));
+            is_own || statement.values.iter().flatten().any(|value| value == call)
+        };
+        Ok(self.since(mark)?.iter().filter(forged).count())
     }
 
     fn text(&self) -> anyhow::Result<String> {

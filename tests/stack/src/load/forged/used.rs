@@ -31,6 +31,14 @@ pub(super) struct Token {
     pub(super) call: String,
 }
 
+impl Token {
+    /// Whether a statement is about it or its call.
+    pub(super) fn is_meant_by(&self, statement: &Statement) -> bool {
+        let mut values = statement.values.iter().flatten();
+        values.any(|value| *value == self.nonce || *value == self.call)
+    }
+}
+
 /// Makes them, and waits until all is quiet again.
 pub(super) async fn make(
     stack: &Stack,
@@ -149,10 +157,7 @@ pub(super) async fn own(
         let statements = log.since(mark).map_err(|error| error.to_string())?;
         let own: HashSet<String> = statements
             .into_iter()
-            .filter(|statement| {
-                let mut values = statement.values.iter().flatten();
-                values.any(|value| *value == first.nonce || *value == first.call)
-            })
+            .filter(|statement| first.is_meant_by(statement))
             .map(|statement| statement.text)
             .filter(|text| !idle.iter().any(|other| other.text == *text))
             .collect();
