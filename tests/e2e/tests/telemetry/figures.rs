@@ -7,8 +7,8 @@ use serde_json::Value;
 
 /// How the names of our metrics begin, and of those that conventions name.
 const PREFIXES: [&str; 5] = ["callbridge_", "http_server_", "rpc_server_", "db_client_", "otel_sdk_"];
-/// Seldom there: a cap that nobody has set.
-const SELDOM: [&str; 1] = ["callbridge_slots_limit"];
+/// Seldom there: a cap that nobody has set, and rows that are too old.
+const SELDOM: [&str; 2] = ["callbridge_slots_limit", "callbridge_rows_purged_total"];
 
 /// Names of metrics in PromQL. What stands in braces, in quotes and behind `by` are labels, of which none begins like this but those
 /// of `db_client_connection`.
