@@ -347,11 +347,20 @@ async fn call_service_s_refusals_have_their_answers() {
 async fn all_that_is_not_genuine_looks_the_same() {
     let mut bench = Bench::new(Script::default()).await;
     let account_token = bench.account_token();
-    let forged = format!("{}A", &account_token[..83]).replace("AA", "AB");
+    // Its head is genuine; the MAC alone tells.
+    let forge = |token: &str| format!("{}{}", &token[..83], if token.ends_with('A') { 'B' } else { 'A' });
+    let forged = forge(&account_token);
     let expired = bench.keys.mint(Purpose::Callback, call().0, [0; 8], 1000);
     let socket = bench.call_token(Purpose::Socket);
     let unknown = get(bench.public, "/nothing/here").await;
     assert_eq!(unknown.status, 404);
+    assert_eq!(
+        [
+            unknown.header("strict-transport-security"),
+            unknown.header("cache-control")
+        ],
+        [Some("max-age=31536000"), Some("no-store")]
+    );
     for path in [
         format!("/api/v1/exotel/{forged}/voice/connect?{QUERY}"),
         format!("/api/v1/exotel/{socket}/voice/connect?{QUERY}"),
@@ -360,16 +369,29 @@ async fn all_that_is_not_genuine_looks_the_same() {
         format!("/api/v1/exotel/voice/end?key={forged}"),
         format!("/api/v1/exotel/{account_token}/voice/connect/"),
         format!("/api/v1/exotel/{account_token}//voice/connect"),
-        format!("/ws/exotel/voice/{}/{forged}", call()),
+        format!("/ws/exotel/voice/{}/{}", call(), forge(&socket)),
         format!("/ws/exotel/voice/call_01980a6f3c1e7d0f8a2b4c6d8e0f1a2f/{socket}"),
     ] {
         assert_eq!(get(bench.public, &path).await, unknown, "{path}");
     }
-    for token in [&expired, &forged, &account_token] {
+    for token in [&expired, &forge(&bench.call_token(Purpose::Callback)), &account_token] {
         let path = format!("/api/v1/exotel/voice/status/{token}");
         assert_eq!(
             request(bench.public, "POST", &path, "application/json", b"{}").await,
             unknown
+        );
+    }
+    let gather = async |method: &str, token: &str| {
+        let path = format!("/api/v1/exotel/{token}/voice/gather");
+        request(bench.public, method, &path, "", b"").await
+    };
+    assert_eq!(gather("HEAD", &forged).await.headers, unknown.headers);
+    // A method that the path does not have tells nothing of the token.
+    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+        assert_eq!(
+            gather(method, &forged).await,
+            gather(method, &account_token).await,
+            "{method}"
         );
     }
     assert!(bench.nothing_asked());

@@ -15,17 +15,25 @@ use crate::{
     web::{Socket, begin},
 };
 
-/// F62: what call-service refuses is not upgraded, and no agent hears of it.
+/// F62, F66: what call-service refuses is not upgraded, no agent hears of it, and it keeps nobody's place.
 #[tokio::test]
 async fn a_refused_claim_is_a_404() {
-    let bench = Bench::new(Script {
-        failures: [Status::not_found("used")].into(),
+    let (url, mut events) = agent(Manner::Echo).await;
+    let script = Script {
+        agents: vec![url],
         ..Script::default()
-    })
-    .await;
-    assert_eq!(
-        Socket::open(bench.public, &bench.socket_path(), None).await.err(),
-        Some(404)
+    };
+    let bench = Bench::with(script, |config| config.max_pending_sockets = 1).await;
+    for _ in 0..3 {
+        bench.set(|script| script.failures.push_back(Status::not_found("used")));
+        let opened = Socket::open(bench.public, &bench.another_socket_path(), None).await;
+        assert_eq!(opened.err(), Some(404));
+    }
+    assert!(events.try_recv().is_err());
+    assert!(
+        Socket::open(bench.public, &bench.another_socket_path(), None)
+            .await
+            .is_ok()
     );
 }
 
@@ -36,7 +44,8 @@ async fn a_wrong_token_is_asked_about_nowhere() {
     let (mut bench, mut events) = with_agent(Manner::Echo).await;
     let token = bench.call_token(Purpose::Socket);
     let forged = format!("{}{}", &token[..83], if token.ends_with('A') { 'B' } else { 'A' });
-    let expired = bench.keys.mint(Purpose::Socket, call().0, [0; 8], 1);
+    let hour_ago = u32::try_from(runtime::Clock::system().unix_seconds() - 3600).unwrap();
+    let expired = bench.keys.mint(Purpose::Socket, call().0, [0; 8], hour_ago);
     let other = call().to_string().replace("1a2c", "1a2d");
     for path in [
         format!("/ws/exotel/voice/{}/", call()),
@@ -150,18 +159,20 @@ async fn a_socket_that_talks_without_start_is_closed_all_the_same() {
     .await;
     let mut socket = Socket::open(bench.public, &bench.socket_path(), None).await.unwrap();
     socket.send(frames::connected()).await;
-    let mut chunk = 0;
-    let closed = loop {
-        chunk += 1;
-        socket.send_message(WsMessage::Ping(vec![7].into())).await;
-        socket
-            .send_message(WsMessage::text(frames::media(chunk, &pcm(vec![7; 160]))))
-            .await;
-        if let Some(closed) = socket.said_anything().await {
-            break closed;
+    let talking = async {
+        for chunk in 1.. {
+            socket.send_message(WsMessage::Ping(vec![7].into())).await;
+            socket
+                .send_message(WsMessage::text(frames::media(chunk, &pcm(vec![7; 160]))))
+                .await;
+            if let Some(closed) = socket.said_anything().await {
+                return closed;
+            }
         }
+        unreachable!("it talks without end")
     };
-    assert_eq!(closed, (1008, "no_start".to_owned()));
+    let closed = tokio::time::timeout(Duration::from_secs(20), talking).await;
+    assert_eq!(closed.expect("still open"), (1008, "no_start".to_owned()));
 }
 
 /// F68: a peer that vanished without a word, which acknowledges nothing and answers no ping, is given up after the time without any
@@ -190,6 +201,11 @@ async fn an_applet_with_a_fixed_url_is_known_by_its_credentials() {
     let wrong = [
         None,
         Some(basic("acct_1", &bench.account_token())),
+        // Another account's.
+        Some(basic(
+            &account().to_string().replace("1a2b", "1a2d"),
+            &bench.account_token(),
+        )),
         Some(basic(&account().to_string(), "wrong")),
     ];
     for credentials in wrong {
@@ -250,13 +266,13 @@ async fn a_peer_that_breaks_the_protocol_is_closed() {
 #[tokio::test]
 async fn what_is_too_large_is_refused_by_its_length() {
     // RFC 6455 §5.2: final or not, text or a continuation, masked with zeros.
-    let huge = [&[0x81, 0xff][..], &(1_u64 << 62).to_be_bytes(), &[0; 4]].concat();
+    let claim = |length: u64| [&[0x81, 0xff][..], &length.to_be_bytes(), &[0; 4]].concat();
     let piece = |first: bool| {
         let head = [u8::from(first), 0x80 | 0x7e, 0x40, 0, 0, 0, 0, 0];
         [&head[..], &[b'x'; 0x4000]].concat()
     };
     let pieces = [piece(true), piece(false), piece(false), piece(false), piece(false)].concat();
-    for bytes in [huge, pieces] {
+    for bytes in [claim(1 << 62), claim(64 * 1024 + 1), pieces] {
         let (mut bench, _events) = with_agent(Manner::Echo).await;
         let mut socket = begin(&bench).await;
         bench.event().await;
