@@ -64,42 +64,56 @@ async fn until_checked(url: &str, since: &str) {
     .unwrap();
 }
 
+/// Starts with these keys and the environment's account: nobody is let in, and nothing is written.
+async fn is_refused(url: &str, keys: &str) {
+    let (before, since) = (writes(url).await, now(url).await);
+    let service = Service::start_on(
+        url,
+        &[
+            ("CREDENTIAL_KEYS", keys),
+            ("EXOTEL_SID", "env1"),
+            ("EXOTEL_API_KEY", "k"),
+            ("EXOTEL_API_TOKEN", "t"),
+        ],
+    )
+    .await;
+    let refused = service
+        .accounts(ADMIN)
+        .list_accounts(api::ListAccountsRequest::default())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::Unavailable, "STARTING")
+    );
+    assert_eq!((service.readyz().await, service.http("/livez").await), (503, 200));
+    until_checked(url, &since).await;
+    service.stop().await;
+    assert_eq!(writes(url).await, before, "{}", &keys[..2]);
+}
+
 /// F118.
 #[tokio::test]
 async fn a_wrong_or_missing_key_is_noticed_before_anything_is_written() {
     let url = database().await;
     with_credentials(&url).await.stop().await;
-    let before = writes(&url).await;
     for keys in [
         format!("1:{}", key(9)),
         format!("2:{}", key(1)),
         format!("2:{},1:{}", key(2), key(9)),
     ] {
-        let since = now(&url).await;
-        let service = Service::start_on(
-            &url,
-            &[
-                ("CREDENTIAL_KEYS", &keys),
-                ("EXOTEL_SID", "env1"),
-                ("EXOTEL_API_KEY", "k"),
-                ("EXOTEL_API_TOKEN", "t"),
-            ],
-        )
-        .await;
-        let refused = service
-            .accounts(ADMIN)
-            .list_accounts(api::ListAccountsRequest::default())
-            .await
-            .unwrap_err();
-        assert_eq!(
-            (refused.code(), reason(&refused).as_str()),
-            (Code::Unavailable, "STARTING")
-        );
-        assert_eq!((service.readyz().await, service.http("/livez").await), (503, 200));
-        until_checked(&url, &since).await;
-        service.stop().await;
-        assert_eq!(writes(&url).await, before, "{}", &keys[..2]);
+        is_refused(&url, &keys).await;
     }
+}
+
+/// F118: a database without credentials has its keys all the same.
+#[tokio::test]
+async fn keys_that_are_all_unknown_are_those_of_another_database() {
+    let url = database().await;
+    let service = Service::start_on(&url, &[]).await;
+    service.until_ready().await;
+    service.stop().await;
+    is_refused(&url, &format!("2:{},3:{}", key(2), key(3))).await;
 }
 
 /// F118: rows without a canary are not a reason to make one.
@@ -155,18 +169,28 @@ async fn a_moved_blob_does_not_open() {
         .check
         .unwrap();
     assert_eq!((check.accepted, check.source.as_str()), (false, "account"));
-    for change in [
-        "UPDATE credentials SET row_version = row_version + 1",
-        "UPDATE credentials SET row_version = row_version - 1, sealed = set_byte(sealed, 100, get_byte(sealed, 100) # 1)",
-        "UPDATE accounts SET subdomain = 'evil.example'",
+    let byte = "UPDATE credentials SET sealed = set_byte(sealed, 100, get_byte(sealed, 100) # 1)";
+    for (change, back) in [
+        (
+            "UPDATE credentials SET row_version = row_version + 1",
+            "UPDATE credentials SET row_version = row_version - 1",
+        ),
+        (byte, byte),
+        (
+            "UPDATE accounts SET subdomain = 'evil.example'",
+            "UPDATE accounts SET subdomain = 'http://127.0.0.1:1'",
+        ),
     ] {
         db.execute(change, &[]).await.unwrap();
-        let mut accounts = service.accounts(ADMIN);
         let refused = accounts.verify_account_credentials(request.clone()).await.unwrap_err();
         assert_eq!(
             (refused.code(), reason(&refused).as_str()),
-            (Code::FailedPrecondition, "CREDENTIALS_UNREADABLE")
+            (Code::FailedPrecondition, "CREDENTIALS_UNREADABLE"),
+            "{change}"
         );
+        db.execute(back, &[]).await.unwrap();
+        let opened = accounts.verify_account_credentials(request.clone()).await;
+        assert!(opened.is_ok(), "{change}");
     }
     service.stop().await;
 }

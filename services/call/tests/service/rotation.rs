@@ -258,6 +258,18 @@ async fn a_row_that_does_not_open_is_told_and_holds_up_nobody() {
     assert!(error.to_string().contains("1 rows do not open"), "{error}");
 }
 
+/// F120: a column that names the new key does not hide a row of the old one, which would be lost with it.
+#[tokio::test]
+async fn a_row_beside_which_another_key_stands_is_told() {
+    let mut rows = Rows::make(2).await;
+    vault(&both()).check_keys(&mut rows.conn).await.unwrap();
+    let lie = "UPDATE credentials SET kek_id = 2 WHERE account_id = $1";
+    rows.db.execute(lie, &[&rows.accounts[0]]).await.unwrap();
+    let error = rows.rewrap(&both(), How::Rewrap).await.unwrap_err();
+    assert!(error.to_string().contains("1 rows do not open"), "{error}");
+    assert_eq!(rows.opened(&new()).await, ["CREDENTIAL_KEY_MISSING", "key2"]);
+}
+
 /// F118: nothing is written with keys that are not the database's.
 #[tokio::test]
 async fn wrong_keys_rotate_nothing() {
