@@ -1,6 +1,6 @@
 //! The roles of the database: each connects and tries what it must not do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use call_service::{
     db::ROLES,
@@ -235,6 +235,65 @@ async fn each_role_may_do_what_the_table_says_and_nothing_else() {
         .await
         .unwrap();
     assert_eq!(row.get::<_, String>(0), "on");
+}
+
+/// What a right is on that is no whole table, by who has it; `public` is everybody.
+const OTHER_RIGHTS: [(&str, &str, &str); 22] = [
+    (APP, "audit.data", "INSERT"),
+    (APP, "audit.key_id", "INSERT"),
+    (APP, "audit.method", "INSERT"),
+    (APP, "audit.outcome", "INSERT"),
+    (APP, "audit.principal", "INSERT"),
+    (APP, "audit.subject", "INSERT"),
+    (APP, "audit.trace_id", "INSERT"),
+    (APP, "audit_forget(interval,bigint)", "EXECUTE"),
+    (APP, "call_events_drop(text)", "EXECUTE"),
+    (APP, "call_events_forget_late(interval,bigint)", "EXECUTE"),
+    (APP, "call_events_id", "USAGE"),
+    (APP, "call_events_partitions(integer)", "EXECUTE"),
+    (APP, "call_events_untell(uuid[])", "EXECUTE"),
+    (APP, "number_hash(text)", "EXECUTE"),
+    (APP, "suppression_history_hash(text)", "EXECUTE"),
+    (PURGE, "audit_forget(interval,bigint)", "EXECUTE"),
+    (PURGE, "call_events_drop(text)", "EXECUTE"),
+    (PURGE, "call_events_forget_late(interval,bigint)", "EXECUTE"),
+    ("public", "audit_is_kept()", "EXECUTE"),
+    ("public", "masked_number(text)", "EXECUTE"),
+    ("public", "rates_of_account()", "EXECUTE"),
+    ("public", "uuid_v7_floor(timestamp with time zone)", "EXECUTE"),
+];
+
+/// Rights that no statement of [`VERBS`] shows: on columns, functions and sequences, those of a table that are never given, and
+/// what may be passed on.
+const GIVEN: &str = "
+    WITH rights AS (
+        SELECT CASE relkind WHEN 'S' THEN 'x' ELSE 't' END AS kind, relname::text AS what, given.*
+        FROM pg_class, aclexplode(relacl) AS given WHERE relnamespace = 'public'::regnamespace
+        UNION ALL
+        SELECT 'x', relname || '.' || attname, given.*
+        FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid, aclexplode(attacl) AS given
+        WHERE relnamespace = 'public'::regnamespace
+        UNION ALL
+        SELECT 'x', pg_proc.oid::regprocedure::text, given.*
+        FROM pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner))) AS given WHERE pronamespace = 'public'::regnamespace
+        UNION ALL
+        SELECT 'x', roleid::regrole::text, roleid, member, 'MEMBER', admin_option
+        FROM pg_auth_members WHERE roleid::regrole::text ~ '^callsvc_' OR member::regrole::text ~ '^callsvc_'
+    )
+    SELECT coalesce(rolname::text, 'public'), what, privilege_type || CASE WHEN is_grantable THEN ' and pass it on' ELSE '' END
+    FROM rights LEFT JOIN pg_roles ON pg_roles.oid = grantee
+    WHERE coalesce(rolname, '') <> 'callsvc_migrate'
+        AND (kind = 'x' OR is_grantable OR privilege_type NOT IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE'))
+    ORDER BY 1, 2, 3";
+
+#[tokio::test]
+async fn no_right_is_given_that_trying_does_not_show() {
+    let (_postgres, url) = migrated().await;
+    let rows = client(&url).await.query(GIVEN, &[]).await.unwrap();
+    let given: BTreeSet<(String, String, String)> =
+        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    let expected = OTHER_RIGHTS.map(|(role, what, right)| (role.to_owned(), what.to_owned(), right.to_owned()));
+    assert_eq!(given, BTreeSet::from(expected));
 }
 
 /// A database that somebody else had migrated, as all were before there were roles; and both again.
