@@ -272,6 +272,34 @@ fn certificates_are_read() {
     }
 }
 
+/// F122: nothing behind the layer can show the key, not even of methods that need none.
+#[tokio::test]
+async fn no_handler_sees_the_key() {
+    use std::convert::Infallible;
+    use tonic::body::Body;
+    use tower::{Layer as _, ServiceExt as _};
+
+    for path in [
+        "/callbridge.directory.v1.AccountService/ListAccounts",
+        "/grpc.health.v1.Health/Check",
+    ] {
+        let handler = tower::service_fn(|request: http::Request<Body>| async move {
+            let mut answer = http::Response::new(Body::empty());
+            *answer.headers_mut() = request.headers().clone();
+            Ok::<_, Infallible>(answer)
+        });
+        let request = http::Request::builder()
+            .uri(path)
+            .header("x-other", "1")
+            .header(AUTHORIZATION, format!("Bearer {KEY}"))
+            .body(Body::empty())
+            .unwrap();
+        let answer = layer("calls.read").layer(handler).oneshot(request).await.unwrap();
+        let seen: Vec<&str> = answer.headers().keys().map(http::HeaderName::as_str).collect();
+        assert_eq!(seen, ["x-other"], "{path}");
+    }
+}
+
 /// F96: a handler that hangs is given up after ten seconds; `PlaceCall` has a limit of its own.
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_takes_too_long_is_given_up() {
