@@ -4,6 +4,7 @@ mod agents;
 mod config;
 mod control;
 mod driver;
+mod ended;
 mod greeting;
 mod http;
 mod ingress;
@@ -33,10 +34,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic_types::StatusExt as _;
+use uuid::Uuid;
 
 use crate::{
     agents::Agents,
     control::{Control, Reports},
+    ended::Ended,
     greeting::Greetings,
     ingress::Client,
     live::Live,
@@ -111,6 +116,8 @@ struct Edge {
     replays: Tally,
     /// Status callbacks, by address and call.
     callbacks: Tally,
+    /// Tokens of accounts that were rotated out.
+    ended: Ended,
     /// One task per session; their soft stop is the drain limit.
     sessions: Tasks,
     /// The control stream, and what is prepared ahead of a call.
@@ -120,6 +127,14 @@ struct Edge {
 }
 
 impl Edge {
+    /// Remembers an account's token if call-service says that it was rotated out.
+    fn note_ended(&self, account: Uuid, generation: u16, status: &Status) {
+        let info = status.get_details_error_info();
+        if info.is_some_and(|info| info.reason == "TOKEN_ENDED") {
+            self.ended.remember(account, generation, self.clock.unix_seconds());
+        }
+    }
+
     /// Tells call-service, beside all else, that a session has no recording.
     fn refuse_recording(&self, session: String, reason: &'static str) {
         let refused = recording::refuse(self.ingress.clone(), self.metrics.clone(), session, reason);
@@ -170,6 +185,7 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
         traced: Tally::new(TRACED_IN_ALL),
         replays: Tally::new(REPLAYS),
         callbacks: Tally::new(CALLBACKS),
+        ended: Ended::default(),
         sessions: Tasks::new(),
         background,
         process: tasks.clone(),

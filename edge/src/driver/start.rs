@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use callbridge_proto::{
     directory::v1::{KeyCase, QueryHandling},
+    id::AccountId,
     ingress::v1::{StartSessionRequest, StartSessionResponse},
 };
 use exotel::paths;
@@ -150,13 +151,17 @@ pub(super) fn place(session: &Span, asked: &Span, call: &str, response: &StartSe
 
 /// Asks call-service to begin the session, and has its greeting at hand. The error is a close code.
 pub(super) async fn begin(edge: Arc<Edge>, request: StartSessionRequest) -> Result<Started, u16> {
+    let (rate, generation) = (request.sample_rate, request.token_generation);
+    let account = request.account_id.parse::<AccountId>();
     let answer = within(START_BUDGET, START_BUDGET, || {
         let (mut client, request) = (edge.ingress.clone(), request.clone());
         async move { client.start_session(request).await }
     });
-    let rate = request.sample_rate;
     let response: StartSessionResponse = answer.await.map_err(|status| {
         tracing::warn!(code = ?status.code(), "call-service does not start the session");
+        if let (Ok(account), Ok(generation)) = (account, u16::try_from(generation)) {
+            edge.note_ended(account.0, generation, &status);
+        }
         match status.code() {
             Code::NotFound | Code::FailedPrecondition | Code::InvalidArgument => 1008,
             _ => 1013_u16,

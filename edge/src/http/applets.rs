@@ -29,8 +29,12 @@ use exotel::{
 };
 use tracing::Span;
 
-use super::{APPLET_BUDGET, MAX_BODY, door::Pass, problem::Problem};
-use crate::{Edge, ingress::within};
+use super::{
+    MAX_BODY,
+    door::{Pass, ask},
+    problem::Problem,
+};
+use crate::Edge;
 
 /// Longest text kept of what Exotel says went wrong.
 const MAX_DETAIL: usize = 256;
@@ -131,7 +135,7 @@ pub(super) async fn connect(State(edge): Shared, Extension(pass): Passed, reques
         applet: Some(applied.asked(&edge)),
         probe: applied.head,
     };
-    let answer = within(APPLET_BUDGET, APPLET_BUDGET, || {
+    let answer = ask(&edge, &applied.claims, || {
         let (mut client, asked) = (edge.ingress.clone(), asked.clone());
         async move { client.resolve_connect(asked).await }
     });
@@ -144,11 +148,11 @@ async fn resolve_greeting(edge: &Edge, applied: &Applied) -> Result<ResolveGreet
     let asked = ResolveGreetingRequest {
         applet: Some(applied.asked(edge)),
     };
-    let answer = within(APPLET_BUDGET, APPLET_BUDGET, || {
+    let answer = ask(edge, &applied.claims, || {
         let (mut client, asked) = (edge.ingress.clone(), asked.clone());
         async move { client.resolve_greeting(asked).await }
     });
-    Ok(answer.await?)
+    answer.await
 }
 
 pub(super) async fn greeting(State(edge): Shared, Extension(pass): Passed, request: Request) -> Answer {
@@ -191,7 +195,7 @@ pub(super) async fn gather(State(edge): Shared, Extension(pass): Passed, request
     let asked = ResolveGatherRequest {
         applet: Some(applied.asked(&edge)),
     };
-    let answer = within(APPLET_BUDGET, APPLET_BUDGET, || {
+    let answer = ask(&edge, &applied.claims, || {
         let (mut client, asked) = (edge.ingress.clone(), asked.clone());
         async move { client.resolve_gather(asked).await }
     });
@@ -209,7 +213,7 @@ pub(super) async fn transfer(State(edge): Shared, Extension(pass): Passed, reque
     let asked = ResolveTransferRequest {
         applet: Some(applied.asked(&edge)),
     };
-    let answer = within(APPLET_BUDGET, APPLET_BUDGET, || {
+    let answer = ask(&edge, &applied.claims, || {
         let (mut client, asked) = (edge.ingress.clone(), asked.clone());
         async move { client.resolve_transfer(asked).await }
     });
@@ -238,7 +242,7 @@ pub(super) async fn input(State(edge): Shared, Extension(pass): Passed, request:
         digits: applied.request.digits.clone().unwrap_or_default(),
         recording_url: applied.request.recording_url.clone().unwrap_or_default(),
     };
-    let answer = within(APPLET_BUDGET, APPLET_BUDGET, || {
+    let answer = ask(&edge, &applied.claims, || {
         let (mut client, asked) = (edge.ingress.clone(), asked.clone());
         async move { client.record_input(asked).await }
     });
@@ -281,7 +285,7 @@ pub(super) async fn end(State(edge): Shared, Extension(pass): Passed, request: R
         recording_url: recording.cloned().unwrap_or_default(),
         customer_hung_up: request.caller_hung_up(),
     };
-    let answer = within(APPLET_BUDGET, APPLET_BUDGET, || {
+    let answer = ask(&edge, &applied.claims, || {
         let (mut client, asked) = (edge.ingress.clone(), asked.clone());
         async move { client.record_end(asked).await }
     });

@@ -18,9 +18,10 @@ use exotel::{
     paths,
     token::{Claims, Purpose},
 };
+use tonic::Status;
 
-use super::{problem::Problem, span, word};
-use crate::{Edge, source::neighbourhood};
+use super::{APPLET_BUDGET, problem::Problem, span, word};
+use crate::{Edge, ingress::within, source::neighbourhood};
 
 /// How far this clock may be ahead of the database's, by which a socket's token is over: call-service looks at that again (F37).
 const CLOCKS_APART: u64 = 15 * 60;
@@ -57,6 +58,17 @@ pub(super) async fn keep(State(edge): State<Arc<Edge>>, mut request: Request, ne
     }
 }
 
+/// Asks call-service for a request with an account's token, and remembers it if it was rotated out.
+pub(super) async fn ask<T, F>(edge: &Edge, claims: &Claims, call: impl FnMut() -> F) -> Result<T, Problem>
+where
+    F: Future<Output = Result<tonic::Response<T>, Status>>,
+{
+    within(APPLET_BUDGET, APPLET_BUDGET, call).await.map_err(|status| {
+        edge.note_ended(claims.id, claims.generation(), &status);
+        Problem::from(status)
+    })
+}
+
 /// The route that was found.
 fn route(request: &Request) -> &str {
     request
@@ -78,6 +90,9 @@ fn check(edge: &Edge, request: &Request) -> Result<Pass, Problem> {
     let verified = |token: &str, purpose, now| {
         let claims = edge.config.verifier.verify(token, purpose, now);
         let claims = claims.map_err(|_| Problem::NotFound)?;
+        if purpose == Purpose::Account && edge.ended.knows(claims.id, claims.generation(), now) {
+            return Err(Problem::NotFound);
+        }
         Ok(Pass {
             claims,
             token: token.to_owned(),

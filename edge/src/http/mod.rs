@@ -4,6 +4,7 @@ mod applets;
 mod door;
 mod echo;
 mod handshake;
+mod places;
 mod probe;
 mod problem;
 mod shared;
@@ -14,20 +15,18 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{MatchedPath, Request, State},
+    extract::{Extension, MatchedPath, Request, State},
     http::{HeaderValue, Method, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
-use door::Client;
+use door::{Client, Pass};
 use exotel::paths;
+use places::Places;
 use problem::Problem;
 use shared::Shared;
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 use tower::layer::layer_fn;
 use tracing::{Instrument as _, Span, field, info_span};
 
@@ -45,19 +44,21 @@ const APPLET_BUDGET: Duration = Duration::from_secs(2);
 const STATUS_BUDGET: Duration = Duration::from_secs(12);
 /// Requests at once, for each budget: what is beyond gets a 503 at once, so that a storm of callbacks delays no call (F61).
 const MAX_AT_ONCE: usize = 512;
+/// How many of them an account or a call may have.
+const MAX_OF_ONE: usize = MAX_AT_ONCE / 2;
 
 /// How long a group of routes may take, and how many at once.
 #[derive(Clone)]
 struct Budget {
     limit: Duration,
-    slots: Arc<Semaphore>,
+    places: Places,
 }
 
 impl Budget {
     fn new(limit: Duration) -> Self {
         Self {
             limit,
-            slots: Arc::new(Semaphore::new(MAX_AT_ONCE)),
+            places: Places::new(MAX_AT_ONCE, MAX_OF_ONE),
         }
     }
 }
@@ -187,8 +188,13 @@ fn word(method: &Method) -> &'static str {
     }
 }
 
-async fn within_budget(State(budget): State<Budget>, request: Request, next: Next) -> Response {
-    let Ok(_slot) = budget.slots.try_acquire() else {
+async fn within_budget(
+    State(budget): State<Budget>,
+    Extension(pass): Extension<Pass>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some(_place) = budget.places.enter(pass.claims.id) else {
         return Problem::Unavailable.into_response();
     };
     timeout(budget.limit, next.run(request))

@@ -13,8 +13,11 @@ use callbridge_proto::{id::AccountId, ingress::v1::AnswerProbeRequest};
 use exotel::paths;
 use serde_json::json;
 
-use super::{APPLET_BUDGET, door::Pass, problem::Problem};
-use crate::{Edge, ingress::within};
+use super::{
+    door::{Pass, ask},
+    problem::Problem,
+};
+use crate::Edge;
 
 /// Longest word of a probe; ours have 32 characters.
 const WORD_CHARS: usize = 64;
@@ -39,7 +42,7 @@ pub(super) async fn answer(
         word,
         edge_id: edge.id.clone(),
     };
-    let answer = within(APPLET_BUDGET, APPLET_BUDGET, || {
+    let answer = ask(&edge, &pass.claims, || {
         let (mut client, asked) = (edge.ingress.clone(), asked.clone());
         async move { client.answer_probe(asked).await }
     });

@@ -1,12 +1,14 @@
 //! Webhooks, as bytes on the wire.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use callbridge_proto::ingress::v1::FlowDirection;
-use exotel::token::Purpose;
+use data_encoding::BASE64;
+use exotel::token::{Purpose, account_nonce};
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use tonic::Status;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
     peers::{Asked, Bench, Script, account, call},
@@ -116,6 +118,40 @@ async fn a_probe_comes_back_from_every_applet_by_call_service() {
     bench.set(|script| script.failures.push_back(Status::not_found("")));
     let path = format!("/api/v1/exotel/{token}/voice/connect?callbridge-probe=w2");
     assert_eq!(get(bench.public, &path).await.status, 404);
+}
+
+/// F48: a token that was rotated out has a right MAC for ever. Once call-service has said so, it stays before the door on every path;
+/// the account's newer token does not.
+#[tokio::test]
+async fn a_token_that_was_rotated_out_is_asked_about_once() {
+    let mut bench = Bench::new(Script::default()).await;
+    let ended = ErrorDetails::with_error_info("TOKEN_ENDED", "callbridge", HashMap::new());
+    let ended = Status::with_error_details(Code::FailedPrecondition, "", ended);
+    bench.set(|script| script.failures.push_back(ended));
+    let path = |token: &str, name: &str| format!("/api/v1/exotel/{token}/voice/{name}?CallSid=a");
+    let old = bench.account_token();
+    assert_eq!(get(bench.public, &path(&old, "connect")).await.status, 404);
+    let older_path = format!("/api/v1/exotel/voice/connect?key={old}&CallSid=a");
+    for path in [path(&old, "connect"), path(&old, "greeting"), older_path] {
+        assert_eq!(get(bench.public, &path).await.status, 404, "{path}");
+    }
+    let basic = BASE64.encode(format!("{}:{old}", account()).as_bytes());
+    let fixed = format!(
+        "GET /ws/exotel/voice HTTP/1.1\r\nhost: a\r\nauthorization: Basic {basic}\r\nconnection: close\r\n\r\n"
+    );
+    assert_eq!(web::raw(bench.public, fixed.as_bytes()).await.status, 401);
+    let new = bench.keys.mint(Purpose::Account, account().0, account_nonce(4), 0);
+    assert_eq!(get(bench.public, &path(&new, "connect")).await.status, 200);
+    let asked = [bench.asked().await, bench.asked().await];
+    let generation = |asked: &Asked| match asked {
+        Asked::Connect(asked) => asked.applet.as_ref().map(|applet| applet.token_generation),
+        _ => None,
+    };
+    assert_eq!(
+        asked.each_ref().map(generation),
+        [Some(3), Some(4)],
+        "nothing in between"
+    );
 }
 
 #[tokio::test]

@@ -254,7 +254,8 @@ fn boundary_of(body: &[u8]) -> Option<Cow<'static, str>> {
 /// The first value of a query's field, by its normal name, as [`Fields::get`] tells it; nothing behind it is read.
 pub(crate) fn first_of(query: &str, name: &str) -> Option<String> {
     let wanted = |key: &[u8]| percent_decode(key).is_ok_and(|key| normal(&key) == name);
-    let mut fields = pairs(query).map(|pair| halves(pair.as_bytes()));
+    // A query with more fields is refused when it is read.
+    let mut fields = pairs(query).take(MAX_FIELDS).map(|pair| halves(pair.as_bytes()));
     let (_, value) = fields.find(|(key, _)| wanted(key))?;
     Some(percent_decode(value).ok()?.trim().to_owned())
 }

@@ -101,13 +101,20 @@ pub fn unknown() -> Error {
 /// Finds the account and checks the generation of its token: the newest and the one before it are taken.
 ///
 /// # Errors
-/// `NotFound` when either is not.
+/// `NotFound`, or Precondition with [`TOKEN_ENDED`], by which an edge knows that the token is of no use any more.
 pub async fn account(conn: &mut AsyncPgConnection, id: AccountId, generation: u32) -> Result<Account, Error> {
-    accounts::find(conn, id)
-        .await?
-        .filter(|account| is_current(account.token_generation, generation))
-        .ok_or_else(unknown)
+    let account = accounts::find(conn, id).await?.ok_or_else(unknown)?;
+    if is_current(account.token_generation, generation) {
+        return Ok(account);
+    }
+    Err(Error::precondition(
+        TOKEN_ENDED,
+        "the account's token has been rotated out: put the URLs of GetWebhookUrls into the flow",
+    ))
 }
+
+/// The reason of a refusal because the token of an account was rotated out.
+pub const TOKEN_ENDED: &str = "TOKEN_ENDED";
 
 fn is_current(newest: i32, generation: u32) -> bool {
     i32::try_from(generation)

@@ -78,6 +78,14 @@ fn stream_and_legs_may_be_json_text() {
     assert_eq!(form("Stream={broken").unwrap().get("stream"), Some("{broken"));
 }
 
+/// F48: who is not let in does not choose how much is read.
+#[test]
+fn a_key_behind_too_many_fields_is_not_looked_for() {
+    let query = |fields: usize| "a&".repeat(fields) + "key=tok";
+    assert_eq!(first_of(&query(MAX_FIELDS - 1), "key").as_deref(), Some("tok"));
+    assert_eq!(first_of(&query(MAX_FIELDS), "key"), None);
+}
+
 proptest! {
     /// What lets a request in is what is read of it afterwards.
     #[test]
