@@ -100,7 +100,7 @@ pub async fn run_with_clock(config: Config, listeners: Listeners, tasks: Tasks, 
     }
     let connections = incoming(listeners.grpc, app.config.max_connections, acceptor);
     let serving = rpc::server()
-        .layer(SpanLayer::new())
+        .layer(SpanLayer::naming(rpc::auth::is_known))
         .layer(auth)
         .add_routes(routes)
         .serve_with_incoming_shutdown(connections, tasks.stopping());

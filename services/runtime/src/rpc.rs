@@ -22,20 +22,34 @@ use crate::telemetry::{self, label};
 /// Upper bounds of calls' durations, in seconds.
 const DURATIONS: [f64; 12] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
 
+/// A method whose name a stranger chose, by OpenTelemetry's conventions.
+const OTHER: &str = "_OTHER";
+
 /// Puts each served call into a span of its own, named for the method, whose parent is the caller's span, and measures how long it
 /// takes until the answer's head: to the end of a unary call, and to the opening of a stream.
 #[derive(Debug, Clone)]
-pub struct SpanLayer(Histogram<f64>);
+pub struct SpanLayer {
+    durations: Histogram<f64>,
+    is_known: fn(&str) -> bool,
+}
 
 impl SpanLayer {
     /// Measures with the process's meter.
     pub fn new() -> Self {
+        Self::naming(|_| true)
+    }
+
+    /// The same where only paths that are known are named: whoever asks for others could choose any name.
+    pub fn naming(is_known: fn(&str) -> bool) -> Self {
         let meter = telemetry::meter();
         let durations = meter
             .f64_histogram("rpc.server.call.duration")
             .with_unit("s")
             .with_description("gRPC calls that were served, to the head of their answer");
-        Self(durations.with_boundaries(DURATIONS.to_vec()).build())
+        Self {
+            durations: durations.with_boundaries(DURATIONS.to_vec()).build(),
+            is_known,
+        }
     }
 }
 
@@ -51,7 +65,8 @@ impl<S> Layer<S> for SpanLayer {
     fn layer(&self, inner: S) -> Self::Service {
         SpanService {
             inner,
-            durations: self.0.clone(),
+            durations: self.durations.clone(),
+            is_known: self.is_known,
         }
     }
 }
@@ -61,6 +76,7 @@ impl<S> Layer<S> for SpanLayer {
 pub struct SpanService<S> {
     inner: S,
     durations: Histogram<f64>,
+    is_known: fn(&str) -> bool,
 }
 
 impl<S, B, R> Service<Request<B>> for SpanService<S>
@@ -77,7 +93,12 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let method: Arc<str> = request.uri().path().trim_start_matches('/').into();
+        let path = request.uri().path();
+        let method: Arc<str> = if (self.is_known)(path) {
+            path.trim_start_matches('/').into()
+        } else {
+            OTHER.into()
+        };
         let span = served(&method, &request);
         let future = span.in_scope(|| self.inner.call(request));
         let (recorder, durations, begun) = (span.clone(), self.durations.clone(), Instant::now());
@@ -92,7 +113,7 @@ where
                 }
                 // Whoever calls what is not there, or may not call, could choose any name.
                 let known = !matches!(code, Code::Unimplemented | Code::Unauthenticated);
-                let method: opentelemetry::StringValue = if known { method.into() } else { "_OTHER".into() };
+                let method: opentelemetry::StringValue = if known { method.into() } else { OTHER.into() };
                 durations.record(
                     begun.elapsed().as_secs_f64(),
                     &[

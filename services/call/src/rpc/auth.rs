@@ -15,6 +15,7 @@ pub(crate) use keys::is_name;
 pub use keys::{Keys, KeysError};
 pub(crate) use layer::{AuthLayer, Gate};
 pub use methods::Scope;
+pub(crate) use methods::is_known;
 
 #[cfg(test)]
 mod tests;

@@ -477,3 +477,49 @@ async fn messages_have_limits() {
     assert_eq!(refused.code(), Code::OutOfRange);
     service.stop().await;
 }
+
+/// F99: whoever has no key holds no more than its share: health streams that never end are bounded, and callers with keys go on.
+#[tokio::test]
+async fn strangers_hold_so_many_requests_and_no_more() {
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+    let service = Service::start(&[]).await;
+    let mut streams = Vec::new();
+    let refused = loop {
+        let other = tonic::transport::Endpoint::from_shared(format!("http://{}", service.grpc)).unwrap();
+        let mut health = HealthClient::new(other.connect_lazy());
+        let mut refused = None;
+        for _ in 0..600 {
+            match health.watch(HealthCheckRequest::default()).await {
+                Ok(stream) => streams.push(stream.into_inner()),
+                Err(status) => {
+                    refused = Some(status);
+                    break;
+                }
+            }
+        }
+        if let Some(refused) = refused {
+            break refused;
+        }
+        assert!(streams.len() <= 2000, "there is no bound");
+    };
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::ResourceExhausted, "OVERLOADED")
+    );
+    let answer = service
+        .accounts(ADMIN)
+        .list_accounts(api::ListAccountsRequest::default())
+        .await;
+    assert!(answer.is_ok(), "{answer:?}");
+    // Their places come back.
+    drop(streams);
+    stack::poll("health", PATIENCE, async || {
+        let asked = HealthClient::new(service.channel.clone())
+            .check(HealthCheckRequest::default())
+            .await;
+        asked.map(drop).map_err(|status| status.to_string())
+    })
+    .await
+    .unwrap();
+    service.stop().await;
+}

@@ -10,8 +10,13 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
-use tokio::{sync::Semaphore, time::timeout};
+use http_body::Frame;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
@@ -28,6 +33,12 @@ use crate::{
     audit::Act,
     error::Error,
     rpc::status::status,
+};
+
+/// Requests that need no key, with their answers, and so what strangers can hold: twice what one connection can.
+const OPEN_REQUESTS: usize = 2000;
+const UNKNOWN_KEY: Error = Error::Unauthenticated {
+    message: "the key is not known",
 };
 
 /// Whether the process has checked its database and keys. Until then nothing but health is answered. Cheap to clone.
@@ -54,6 +65,8 @@ pub(crate) struct AuthLayer {
     gate: Gate,
     /// One for each request that has no answer yet.
     requests: Arc<Semaphore>,
+    /// One for each request without a key until its answer has gone, so that strangers take no place of callers'.
+    open: Arc<Semaphore>,
 }
 
 impl AuthLayer {
@@ -65,6 +78,7 @@ impl AuthLayer {
             certificates,
             gate,
             requests: Arc::new(Semaphore::new(requests)),
+            open: Arc::new(Semaphore::new(OPEN_REQUESTS)),
         }
     }
 }
@@ -97,7 +111,11 @@ impl AuthLayer {
             return Ok((rule, None));
         }
         // First the key: a stranger does not learn which methods there are.
-        let caller = self.caller(headers, peer)?;
+        let caller = match self.caller(headers, peer) {
+            // Nor may it choose what is counted and traced while no key of the database is known.
+            Err(Error::Unavailable { .. }) if rule.is_none() => return Err(UNKNOWN_KEY),
+            caller => caller?,
+        };
         let rule = rule.ok_or(Error::UnknownMethod)?;
         if let Access::Scope(scope) = rule.access
             && !caller.may(scope)
@@ -129,15 +147,14 @@ impl AuthLayer {
                 });
             }
         };
-        let unknown = Error::Unauthenticated {
-            message: "the key is not known",
+        let Ok(value) = value.to_str() else {
+            return Err(UNKNOWN_KEY);
         };
-        let Ok(value) = value.to_str() else { return Err(unknown) };
         let Some((scheme, key)) = value.split_once(' ') else {
-            return Err(unknown);
+            return Err(UNKNOWN_KEY);
         };
         if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(unknown);
+            return Err(UNKNOWN_KEY);
         }
         let key = key.trim();
         if let Some(caller) = self.keys.recognise(key) {
@@ -145,7 +162,7 @@ impl AuthLayer {
         }
         match self.listed.find(key) {
             Found::Key(key) => Ok(key.into()),
-            Found::Nothing => Err(unknown),
+            Found::Nothing => Err(UNKNOWN_KEY),
             Found::Unread => Err(Error::Unavailable {
                 reason: "KEYS_UNREAD",
                 message: "the keys of the database could not be read for a while; try again".to_owned(),
@@ -166,6 +183,25 @@ fn unreadable(mut answer: Response<Body>) -> Response<Body> {
         headers.insert(Status::GRPC_STATUS, HeaderValue::from(Code::InvalidArgument as i32));
     }
     answer
+}
+
+/// A body that keeps its place until it has gone.
+struct Kept {
+    body: Body,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl http_body::Body for Kept {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
 }
 
 impl<S, B> Service<Request<B>> for Auth<S>
@@ -195,16 +231,24 @@ where
         };
         // Nothing behind this needs the key, so nothing behind it can show it.
         request.headers_mut().remove(AUTHORIZATION);
-        let Some(caller) = caller else {
-            let answer = self.inner.call(request);
-            return Box::pin(async move { answer.await.map(unreadable) });
+        let places = if caller.is_some() {
+            &self.layer.requests
+        } else {
+            &self.layer.open
         };
-        let Ok(permit) = Arc::clone(&self.layer.requests).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(places).try_acquire_owned() else {
             let error = Error::exhausted(
                 "OVERLOADED",
                 "the server has as many requests as it may have at one time; try again",
             );
             return Box::pin(async move { Ok(status(error).into_http()) });
+        };
+        let Some(caller) = caller else {
+            let answer = self.inner.call(request);
+            return Box::pin(async move {
+                let answer = answer.await?;
+                Ok(unreadable(answer).map(|body| Body::new(Kept { body, _permit: permit })))
+            });
         };
         let ended = caller.ended();
         let path = request.uri().path();

@@ -115,6 +115,11 @@ const fn unlimited(access: Access) -> Rule {
     Rule { access, limit: None }
 }
 
+/// Whether there is such a method.
+pub(crate) fn is_known(path: &str) -> bool {
+    rule(path).is_some()
+}
+
 /// The rule for a method's path. None: there is no such method.
 pub(super) fn rule(path: &str) -> Option<Rule> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;

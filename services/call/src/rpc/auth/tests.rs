@@ -329,3 +329,15 @@ async fn an_answer_that_takes_too_long_is_given_up() {
     );
     assert_eq!(asked("/callbridge.call.v1.CallService/PlaceCall").await, None);
 }
+
+/// F101: while the keys of the database are not known, nobody learns which methods there are, nor names one for us to count.
+#[test]
+fn a_method_that_is_not_there_is_refused_before_keys_are_read() {
+    let layer = layer("calls.read");
+    let key = headers(&format!("Bearer ck_{}_{}", "0".repeat(32), "a".repeat(43)));
+    let known = admit(&layer, "/callbridge.call.v1.CallService/GetCall", &key);
+    let unknown = admit(&layer, "/callbridge.call.v1.CallService/+919812345678", &key);
+    assert!(matches!(known, Err(Error::Unavailable { .. })), "{known:?}");
+    assert!(matches!(unknown, Err(Error::Unauthenticated { .. })), "{unknown:?}");
+    assert!(!super::is_known("/callbridge.call.v1.CallService/+919812345678"));
+}
