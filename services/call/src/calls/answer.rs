@@ -105,6 +105,11 @@ pub(super) async fn in_vain(
         let event = read_back::overdue(call, now);
         let result = if call.state == State::Unconfirmed && call.call_sid.is_none() {
             search::settle(app, None, call, None, at).await
+        } else if event.is_none() && !asked && read_back::is_given_up(call, now) {
+            due::set_read_back(&mut *app.db.conn().await?, call, None, call.read_backs)
+                .await
+                .map(|_| ())
+                .map_err(Error::from)
         } else if event.is_none() && !asked {
             later.push(call);
             Ok(())

@@ -23,6 +23,8 @@ const LONGEST_INBOUND: TimeDelta = TimeDelta::hours(24);
 const LATE_FACTS: [i64; 3] = [60, 300, 900];
 /// After a presumed end Exotel is asked every hour for a day: the presumption gives way to what it says.
 const PRESUMED: (TimeDelta, usize) = (TimeDelta::hours(1), 24);
+/// A call that is over is not asked about for longer than this, whether there were credentials to ask with or not.
+const GIVEN_UP: TimeDelta = TimeDelta::days(3);
 /// The time of the first question about an unconfirmed dial, which depends on a setting: the reconciler, which knows it, sets
 /// it in place of this.
 pub const TO_BE_SET: DateTime<Utc> = DateTime::UNIX_EPOCH;
@@ -111,6 +113,11 @@ pub fn next(steps: &[TimeDelta], call: &Call, facts: &Facts, now: DateTime<Utc>)
     }
     let after_media = facts.left.is_some().then(|| steps.get(asked)).flatten();
     Some(now + after_media.copied().unwrap_or(EVERY))
+}
+
+/// Whether nobody waits for an answer any more that could not be asked for: whose credentials are gone has days to give others.
+pub fn is_given_up(call: &Call, now: DateTime<Utc>) -> bool {
+    call.state.is_terminal() && call.ended_at.is_some_and(|ended| ended < now - GIVEN_UP)
 }
 
 /// What Exotel's record of a call says about it.

@@ -15,7 +15,7 @@ use super::housekeeping;
 use crate::{
     app::App,
     error::Error,
-    store::{audit, partitions, recordings, retention},
+    store::{audit, holds, partitions, recordings, retention},
 };
 
 /// Rows in one transaction: it takes a fraction of a second.
@@ -131,6 +131,7 @@ async fn round(app: &App) -> bool {
 async fn purge(app: &App, class: Class, kept: TimeDelta) -> Result<usize, Error> {
     let mut conn = app.db.conn().await?;
     conn.transaction::<_, Error, _>(async |conn| {
+        holds::purge(conn).await?;
         Ok(match class {
             Class::Calls => retention::blank(conn, kept, BATCH).await?,
             Class::Transcripts => retention::forget_transcripts(conn, kept, BATCH).await?,

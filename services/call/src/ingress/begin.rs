@@ -335,7 +335,8 @@ async fn started(
     }
     let (call, _) = record_locked(conn, call, now, Some(&Event::MediaStarted), Some("media_started"), note).await?;
     let phone = phone_of(conn, &call).await?;
-    let record = phone.as_ref().is_some_and(|phone| phone.record_audio);
+    // Of a person who was erased nothing new is kept.
+    let record = call.blanked_at.is_none() && phone.as_ref().is_some_and(|phone| phone.record_audio);
     if record {
         recordings::expect(conn, session).await?;
     }

@@ -66,6 +66,8 @@ pub async fn input(app: &Arc<App>, applet: &Applet, digits: &str, recording_url:
         }
     }
     let message = json!({ "input": data }).to_string();
+    // The agent's alone: a timeline outlives recordings.
+    data.remove("recording_url");
     let entry = entry("input", data, applet);
     let mut conn = app.db.reserved().await?;
     let kept = conn
@@ -290,7 +292,9 @@ async fn end_session(conn: &mut AsyncPgConnection, known: Known, ending: &Ending
         None => None,
     };
     let Some(session) = session else { return Ok(known) };
-    if let Some(url) = &ending.recording_url {
+    if let Some(url) = &ending.recording_url
+        && known.call.blanked_at.is_none()
+    {
         sessions::set_recording(conn, session.id(), url).await?;
     }
     // A session that is waiting for its start has no end to speak of.

@@ -217,7 +217,7 @@ async fn apply_taken(conn: &mut AsyncPgConnection, delivery: &Delivery) -> Resul
     trace::follow(&call);
     if call.blanked_at.is_some() {
         let late = "late: the call's personal columns are blanked";
-        inbox::park(conn, delivery.id, late, &masked).await?;
+        inbox::park(conn, delivery.id, late, &Kept::nothing()).await?;
         return Ok(false);
     }
     if resolve::never_dialled(&call) {

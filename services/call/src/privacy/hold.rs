@@ -20,6 +20,7 @@ use crate::{
 pub(crate) async fn hold(app: &App, id: CallId, reason: &str) -> Result<DateTime<Utc>, Error> {
     let mut conn = app.db.conn().await?;
     conn.transaction::<_, Error, _>(async |conn| {
+        holds::wait_for_purges(conn).await?;
         let Some(at) = holds::hold(conn, id.0, reason).await?.and_then(|held| held.held_at) else {
             calls::find(conn, id)
                 .await?
@@ -60,7 +61,8 @@ pub(crate) async fn hold_number(app: &App, number: &PhoneNumber, reason: &str) -
     let number = number.expose();
     let mut conn = app.db.conn().await?;
     conn.transaction::<_, Error, _>(async |conn| {
-        // An erasure that is under way comes to its end first.
+        // What is under way comes to its end first: purges, and an erasure.
+        holds::wait_for_purges(conn).await?;
         numbers::lock(conn, number).await?;
         let at = holds::hold_number(conn, number, reason).await?;
         audit::changed_with(conn, Subject::Number(number), json!({ "reason": reason })).await?;

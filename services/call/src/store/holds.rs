@@ -23,6 +23,23 @@ macro_rules! held {
 
 pub(crate) use held;
 
+/// Key of what a purge shares, and a hold waits for.
+const PURGES: &str = "hashtext('callbridge purges')";
+
+/// Until the transaction's end no hold is answered: what a purge has found to be free stays free while it goes.
+pub async fn purge(conn: &mut AsyncPgConnection) -> QueryResult<usize> {
+    sql_query(format!("SELECT pg_advisory_xact_lock_shared({PURGES})"))
+        .execute(conn)
+        .await
+}
+
+/// Waits for purges that are under way. Call it in a hold's transaction, first.
+pub async fn wait_for_purges(conn: &mut AsyncPgConnection) -> QueryResult<usize> {
+    sql_query(format!("SELECT pg_advisory_xact_lock({PURGES})"))
+        .execute(conn)
+        .await
+}
+
 /// What a hold found.
 #[derive(Debug, Clone, Copy, QueryableByName)]
 pub struct Held {

@@ -93,6 +93,16 @@ pub struct Kept {
     pub body: Vec<u8>,
 }
 
+impl Kept {
+    /// Of what comes late about somebody who was erased.
+    pub fn nothing() -> Self {
+        Self {
+            content_type: "",
+            body: Vec::new(),
+        }
+    }
+}
+
 /// Marks a row as applied, and keeps this of its body.
 pub async fn applied(conn: &mut AsyncPgConnection, id: i64, kept: &Kept) -> QueryResult<usize> {
     let update = diesel::update(webhook_inbox::table.find(id)).set((

@@ -28,6 +28,17 @@ macro_rules! old_recording {
     };
 }
 
+/// A call `c` that ended longer than an age ago, and of which Exotel has a recording.
+macro_rules! old_address {
+    ($age:literal) => {
+        concat!(
+            "c.ended_at < now() - ",
+            $age,
+            " AND c.ended_at IS NOT NULL AND c.recording_url IS NOT NULL"
+        )
+    };
+}
+
 const TRANSCRIPTS: &str = "DELETE FROM transcripts WHERE call_id = ANY($1)";
 /// The object itself is taken out of its store afterwards: no network within a transaction.
 const RECORDINGS: &str = "UPDATE media_sessions SET recording_state = 'erasing'
@@ -154,7 +165,7 @@ pub async fn forget_transcripts(conn: &mut AsyncPgConnection, kept: TimeDelta, l
 }
 
 /// Says of recordings of sessions that ended longer ago than this that they are to be taken out of the object store, and forgets the
-/// addresses of Exotel's, but of calls that are held. Call it in a transaction.
+/// addresses of Exotel's, of calls too, but of calls that are held. Call it in a transaction.
 pub async fn forget_recordings(conn: &mut AsyncPgConnection, kept: TimeDelta, limit: i64) -> QueryResult<usize> {
     // The calls first, then their sessions: the order in which everybody locks.
     let calls: Vec<Blanked> = sql_query(concat!(
@@ -184,7 +195,21 @@ pub async fn forget_recordings(conn: &mut AsyncPgConnection, kept: TimeDelta, li
         .bind::<Array<SqlUuid>, _>(&calls)
         .execute(conn)
         .await?;
-    Ok(sessions)
+    // Exotel tells of most of its recordings by callbacks, which name no session.
+    let addresses = sql_query(concat!(
+        "UPDATE calls SET recording_url = NULL WHERE id IN (
+            SELECT c.id FROM calls c WHERE ",
+        old_address!("$1"),
+        " AND NOT ",
+        held!("c"),
+        " ORDER BY c.ended_at LIMIT $2 FOR UPDATE OF c SKIP LOCKED
+        )"
+    ))
+    .bind::<Interval, _>(interval(kept))
+    .bind::<BigInt, _>(limit)
+    .execute(conn)
+    .await?;
+    Ok(sessions + addresses)
 }
 
 /// How far retention is behind with a class.
@@ -201,7 +226,7 @@ pub struct Behind {
 /// How far retention is behind, class by class. Each looks at the oldest row that is too old and not held.
 pub async fn behind(conn: &mut AsyncPgConnection, kept: &Retention) -> QueryResult<Vec<Behind>> {
     let query = sql_query(concat!(
-        "SELECT class, coalesce(extract(epoch FROM now() - kept - at), 0)::float8 AS seconds FROM (
+        "SELECT class, coalesce(extract(epoch FROM now() - kept - min(at)), 0)::float8 AS seconds FROM (
             SELECT 'calls' AS class, $1 AS kept, (
                 SELECT c.ended_at FROM calls c
                 WHERE c.ended_at < now() - $1 AND c.ended_at IS NOT NULL AND c.blanked_at IS NULL AND NOT ",
@@ -219,6 +244,12 @@ pub async fn behind(conn: &mut AsyncPgConnection, kept: &Retention) -> QueryResu
         " AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.id = s.call_id AND ",
         held!("c"),
         ") ORDER BY s.ended_at LIMIT 1)
+            UNION ALL SELECT 'recordings', $3, (
+                SELECT c.ended_at FROM calls c WHERE ",
+        old_address!("$3"),
+        " AND NOT ",
+        held!("c"),
+        " ORDER BY c.ended_at LIMIT 1)
             UNION ALL SELECT 'webhooks', $4, (
                 SELECT w.received_at FROM webhook_inbox w
                 WHERE w.received_at < now() - $4 AND (w.applied_at IS NOT NULL OR w.problem IS NOT NULL)
@@ -235,7 +266,7 @@ pub async fn behind(conn: &mut AsyncPgConnection, kept: &Retention) -> QueryResu
                         AND NOT EXISTS (SELECT 1 FROM number_holds n WHERE n.number = h.number)
                 ) ORDER BY m.ended_at LIMIT 1)
             UNION ALL SELECT 'audit', $6, (SELECT a.at FROM audit a WHERE a.at < now() - $6 ORDER BY a.at LIMIT 1)
-        ) classes WHERE kept IS NOT NULL"
+        ) classes WHERE kept IS NOT NULL GROUP BY class, kept"
     ));
     let of = |age: Option<TimeDelta>| age.map(interval);
     query

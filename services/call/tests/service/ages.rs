@@ -129,4 +129,21 @@ async fn a_purge_locks_calls_before_their_sessions() {
         2
     );
     assert_eq!(count(&db, "calls WHERE recording_url IS NULL").await, 2);
+
+    // An address that a callback told of: its call has no session with a recording.
+    db.batch_execute(
+        "UPDATE calls SET recording_url = 'https://x', ended_at = now() - interval '61 days' WHERE id = uuid_of(20)",
+    )
+    .await
+    .unwrap();
+    let config = Config::read(crate::service::settings(&url, &[("RETENTION_RECORDINGS", "60d")])).unwrap();
+    let behind = async |conn: &mut AsyncPgConnection| {
+        let behind = retention::behind(conn, &config.retention).await.unwrap();
+        let of_recordings = behind.into_iter().find(|behind| behind.class == "recordings");
+        of_recordings.unwrap().seconds > 0.0
+    };
+    assert!(behind(&mut conn).await);
+    assert_eq!(purge(&mut conn).await, Ok(1));
+    assert!(!behind(&mut conn).await);
+    assert_eq!(count(&db, "calls WHERE recording_url IS NULL").await, 2);
 }

@@ -512,7 +512,7 @@ async fn no_text_is_too_strange_to_be_kept() {
 #[tokio::test]
 async fn what_comes_late_of_a_blanked_call_is_not_kept() {
     let mut bench = Bench::new(&[]).await;
-    let (_, start) = bench.claimed("sid1").await;
+    let (call, start) = bench.claimed("sid1").await;
     let session = bench.start(&start).await.unwrap().media_session_id;
     let mut control = bench.attach(&[&session]).await;
     let blank = "UPDATE calls SET blanked_at = now(), customer = '', metadata = '{}'";
@@ -550,5 +550,33 @@ async fn what_comes_late_of_a_blanked_call_is_not_kept() {
     let kept = "SELECT (SELECT count(*) FROM transcripts) || (SELECT metadata || coalesce(transfer_to, '-') FROM calls)
         || (SELECT string_agg(data::text, '') FROM call_events WHERE type IN ('dtmf', 'metadata', 'agent_left'))";
     assert_eq!(bench.text(kept).await, "0{}-{}{}{}");
+
+    let applet = AppletRequest {
+        account_id: bench.account_id.clone(),
+        token_generation: 1,
+        call_id: call.clone(),
+        request_id: uuid::Uuid::from_u128(9).to_string(),
+        ..Default::default()
+    };
+    let end = RecordEndRequest {
+        applet: Some(applet),
+        stream_sid: start.stream_sid.clone(),
+        recording_url: format!("https://recordings.exotel.com/{CUSTOMER}.mp3"),
+        ..Default::default()
+    };
+    bench.edge.record_end(end).await.unwrap();
+    let status = RecordStatusRequest {
+        call_id: call,
+        content_type: "application/x-www-form-urlencoded".to_owned(),
+        body: format!("CallSid=x&Status=busy&From={CUSTOMER}").into(),
+        ..Default::default()
+    };
+    bench.edge.record_status(status).await.unwrap();
+    let kept = "SELECT (SELECT count(recording_url) FROM calls) + (SELECT count(recording_url) FROM media_sessions)
+        || (SELECT problem || length(body) FROM webhook_inbox)";
+    assert_eq!(
+        bench.text(kept).await,
+        "0late: the call's personal columns are blanked0"
+    );
     bench.service.stop().await;
 }

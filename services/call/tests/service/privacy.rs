@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use call_service::store::holds;
 use callbridge_proto::{
     campaign::v1::{
         ListSuppressionsRequest, RemoveSuppressionsRequest, campaign_service_client::CampaignServiceClient,
@@ -12,14 +13,14 @@ use callbridge_proto::{
     },
 };
 use data_encoding::HEXLOWER;
-use diesel_async::{AsyncConnection as _, AsyncPgConnection};
+use diesel_async::{AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection as _};
 use serde_json::Value;
 use tokio_postgres::Client;
 use tonic::{Code, Status};
 
 use crate::{
     people::{CALL, OTHER, audit, count, root, started},
-    service::{Service, reason},
+    service::{PATIENCE, Service, reason},
 };
 
 const NUMBER: &str = "+919812340017";
@@ -371,5 +372,48 @@ async fn an_export_has_all_that_is_kept() {
     assert_eq!(kinds, wanted.into());
     assert_eq!(lines.len(), wanted.len());
     assert!(!text.contains(&OTHER[3..]) && text.contains("call me at 9812340017"));
+    service.stop().await;
+}
+
+/// What a purge has found to be free may go while it is under way: a hold is answered when it is over, and holds what is left.
+#[tokio::test]
+async fn a_hold_waits_for_a_purge_that_is_under_way() {
+    let (service, db) = started(&[]).await;
+    let mut conn = AsyncPgConnection::establish(&service.url).await.unwrap();
+    let privacy = root!(PrivacyServiceClient, service);
+    for of_number in [false, true] {
+        conn.batch_execute("BEGIN").await.unwrap();
+        holds::purge(&mut conn).await.unwrap();
+        let mut privacy = privacy.clone();
+        let hold = async move {
+            if of_number {
+                let number = HoldNumberRequest {
+                    number: NUMBER.to_owned(),
+                    reason: "x".to_owned(),
+                };
+                privacy.hold_number(number).await.map(drop)
+            } else {
+                let call = HoldCallRequest {
+                    call_id: CALL.to_owned(),
+                    reason: "x".to_owned(),
+                };
+                privacy.hold_call(call).await.map(drop)
+            }
+        };
+        tokio::pin!(hold);
+        let waits = "pg_locks l JOIN pg_database d ON d.oid = l.database
+            WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.mode = 'ExclusiveLock' AND NOT l.granted";
+        let waiting = stack::poll("the hold to wait", PATIENCE, async || {
+            tokio::select! {
+                biased;
+                answer = &mut hold => panic!("it did not wait: {answer:?}"),
+                waiting = count(&db, waits) => if waiting > 0 { Ok(()) } else { Err("none waits".to_owned()) },
+            }
+        });
+        waiting.await.unwrap();
+        conn.batch_execute("COMMIT").await.unwrap();
+        hold.await.unwrap();
+    }
+    assert_eq!(count(&db, "calls WHERE held_at IS NOT NULL").await, 1);
     service.stop().await;
 }

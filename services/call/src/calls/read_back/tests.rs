@@ -174,3 +174,20 @@ fn questions_after_an_end_come_to_an_end() {
     }
     assert_eq!(asked, 24);
 }
+
+/// A call that could not be asked about is left alone some days after its end: whose credentials are gone is not asked with for ever.
+#[test]
+fn a_call_that_is_long_over_is_given_up() {
+    let over = |ended_at| Call {
+        ended_at,
+        ..call(&[placed(), ended(Source::Callback, Outcome::Completed)])
+    };
+    let (now, days) = (minutes(0), |days| Some(minutes(0) - TimeDelta::days(days)));
+    assert!(is_given_up(&over(days(4)), now));
+    assert!(!is_given_up(&over(days(2)), now) && !is_given_up(&over(None), now));
+    let open = Call {
+        ended_at: days(4),
+        ..call(&[placed()])
+    };
+    assert!(!is_given_up(&open, now), "it holds its number and its slot");
+}
