@@ -3,10 +3,13 @@
 //! Exotel prints the same number as `0XXXXXXXXXX`, `+91…`, `91…`, ten digits and even `+0…`, so numbers are compared
 //! only after [`PhoneNumber::parse`]. A number without a country code is Indian.
 
-use std::fmt;
+use std::{fmt, ops::RangeInclusive};
 
 /// Longest text looked at: a SIP URI with a display name fits, a pasted page does not.
 const MAX_TEXT: usize = 128;
+
+/// ITU-T E.164 §6: at most 15 digits; no plan has numbers shorter than seven with the country code that anybody could be called at.
+const DIGITS: RangeInclusive<usize> = 7..=15;
 
 /// Why a text is not a phone number. Never contains the text itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -77,8 +80,7 @@ impl PhoneNumber {
                 Err(NumberError::Length)
             };
         }
-        // ITU-T E.164 §6: at most 15 digits; no plan has numbers shorter than seven with the country code.
-        if !(7..=15).contains(&digits.len()) {
+        if !DIGITS.contains(&digits.len()) {
             return Err(NumberError::Length);
         }
         let plan = |text: &str| -> Option<(String, u16)> {
@@ -89,10 +91,10 @@ impl PhoneNumber {
         let (e164, country_code) = plan(&format!("+{digits}")).ok_or(NumberError::Plan)?;
         let well_formed = e164
             .strip_prefix('+')
-            .is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
+            .is_some_and(|rest| DIGITS.contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_digit()));
         // Zeros that a plan drops can leave what is no number of it: only what is read again as itself is one.
         let is_itself = || plan(&e164).is_some_and(|(again, _)| again == e164);
-        if !well_formed || e164.len() > 16 || !is_itself() {
+        if !well_formed || !is_itself() {
             return Err(NumberError::Plan);
         }
         Ok(Self { e164, country_code })
