@@ -105,7 +105,7 @@ struct Row {
 pub async fn standing(mut conn: &AsyncPgConnection, wants: &Wants<'_>) -> QueryResult<Standing> {
     let query = sql_query(concat!(
         "WITH wants (account, behind, phone, customer, of_account, of_phone, in_order, agent, campaign)
-            AS (VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)),
+            AS (VALUES ($1::uuid, $2::int4, $3::uuid, $4, $5::bool, $6::bool, $7::bool, $8::uuid, $9::uuid)),
         used AS (
             SELECT count(*) AS account, count(*) FILTER (WHERE c.direction = 'inbound') AS inbound,
                    count(*) FILTER (WHERE c.phone_id = w.phone) AS phone
