@@ -23,10 +23,12 @@ audio    What a call's audio costs. So many calls in real time through an edge a
          The server that is measured has one processor to itself, and the generator another one, unless --pin false.
 idle     What sockets cost that never say `start`. --sockets of them, with an account's credentials, within a few seconds, at an edge whose
          bounds for them are raised to that, and nothing else; ten calls of 20 ms chunks talk meanwhile, and for --seconds alone before.
+         `live` is while all sockets are open and idle, `storm` from the first opening to the last close, 1,500 of each a second.
          The memory is the edge's, at most and with the calls. Before that an edge with the usual bounds is asked for 600 sockets
          from each of six addresses. The last line has the figures:
            idle=… rss_mib=… kib_each=… closed=… closed_after_s_min=… closed_after_s_max=… live_p99_ms=… baseline_p99_ms=…
-           p99_ratio=… lateness_p99_ms=… default_admitted=… default_refused=… calls=10 processors=… load_avg=…
+           p99_ratio=… lateness_p99_ms=… storm_p99_ms=… storm_lateness_p99_ms=… default_admitted=… default_refused=…
+           calls=10 processors=… load_avg=…
          The exit code is 0 only when the edge closed every socket with 1008, and no audio of the calls went wrong.
 campaign What a campaign costs. Contacts come as a CSV file through AddContacts, and the same rows through a bare COPY: once into a
          table with the columns and the keys of the contacts, once into one without keys; the three take turns. A campaign

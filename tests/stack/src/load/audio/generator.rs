@@ -69,7 +69,7 @@ pub(super) struct Heard {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    SetUp,
+    Unmeasured,
     Measuring,
     Ending,
 }
@@ -87,7 +87,7 @@ impl Generator {
     /// # Errors
     /// When there is no thread for it.
     pub(super) fn start(plan: Plan) -> anyhow::Result<Self> {
-        let (phase, phases) = watch::channel(Phase::SetUp);
+        let (phase, phases) = watch::channel(Phase::Unmeasured);
         let (up_count, up) = watch::channel(0);
         let (end, ended) = oneshot::channel();
         thread::Builder::new().name("generator".to_owned()).spawn(move || {
@@ -110,6 +110,11 @@ impl Generator {
     /// From now on times are taken.
     pub(super) fn measure(&self) {
         self.phase.send_replace(Phase::Measuring);
+    }
+
+    /// From now on none are.
+    pub(super) fn rest(&self) {
+        self.phase.send_replace(Phase::Unmeasured);
     }
 
     /// Waits for the end, which comes by itself only when a call fails.
@@ -187,7 +192,7 @@ async fn generate(plan: &Plan, mut phases: watch::Receiver<Phase>, up: watch::Se
             changed = phases.changed() => {
                 changed.context("nobody waits for the calls")?;
                 match *phases.borrow_and_update() {
-                    Phase::SetUp => {}
+                    Phase::Unmeasured => room.since.set(None),
                     Phase::Measuring => room.since.set(Some(Instant::now())),
                     Phase::Ending => break,
                 }

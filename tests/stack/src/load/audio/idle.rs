@@ -33,6 +33,9 @@ const CHUNK_MS: u32 = 20;
 const PER_SECOND: u32 = 1_500;
 /// A socket is closed by the edge after ten seconds; later than this it is not.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The first socket's time is up soon after this; the last one's handshake has been answered so long after it was due.
+const UNTIL_CLOSED: Duration = Duration::from_millis(9_900);
+const SETTLED: Duration = Duration::from_millis(300);
 /// Between two looks at the edge's memory.
 const LOOK: Duration = Duration::from_millis(100);
 /// The other figure: so many addresses want more sockets each than they may have, and more in all.
@@ -67,13 +70,17 @@ pub(in crate::load) async fn run(arguments: &Arguments, cores: &Cores, processor
     };
     let length = Duration::from_secs(arguments.seconds);
     let baseline = measure("calls alone", plan(0), &[&edge], length).await?.heard;
-    let (idle, heard) = beside_calls(plan(CALLS), &edge, &line(&edge, &scene.echoed), count).await?;
+    let there = line(&edge, &scene.echoed);
+    // Twice, since a generator has one figure: while they are opened and closed, and while all are there and idle.
+    let (idle, storm) = beside_calls(plan(CALLS), &edge, &there, count, Window::Storm).await?;
+    let (again, heard) = beside_calls(plan(2 * CALLS), &edge, &there, count, Window::Idle).await?;
     edge.end().await?;
     scene.end().await?;
 
     let p99 = |heard: &Heard| heard.latency.per_mille(990).as_secs_f64() * 1_000.0;
-    let (live, alone) = (p99(&heard), p99(&baseline));
-    let late = heard.lateness.per_mille(990).as_secs_f64() * 1_000.0;
+    let (live, alone, stormy) = (p99(&heard), p99(&baseline), p99(&storm));
+    let late = |heard: &Heard| heard.lateness.per_mille(990).as_secs_f64() * 1_000.0;
+    let (late, stormy_late) = (late(&heard), late(&storm));
     let grown = u32::try_from(idle.peak_kib.saturating_sub(idle.before_kib))?;
     let each = f64::from(grown) / f64::from(u32::try_from(count)?);
     let rss = f64::from(u32::try_from(idle.peak_kib)?) / 1_024.0;
@@ -83,7 +90,8 @@ pub(in crate::load) async fn run(arguments: &Arguments, cores: &Cores, processor
         let json = json!({
             "idle": count, "rss_mib": rss, "rss_before_kib": idle.before_kib, "rss_peak_kib": idle.peak_kib, "kib_each": each,
             "closed": idle.closed, "closed_after_s_min": first, "closed_after_s_max": last, "live_p99_ms": live,
-            "baseline_p99_ms": alone, "echoes": heard.latency.count(), "lateness_p99_ms": late, "default_admitted": admitted,
+            "baseline_p99_ms": alone, "echoes": heard.latency.count(), "lateness_p99_ms": late, "storm_p99_ms": stormy,
+            "storm_lateness_p99_ms": stormy_late, "default_admitted": admitted,
             "default_refused": refused, "calls": CALLS, "load_avg": load,
         });
         fs::write(path, serde_json::to_vec_pretty(&json)?)
@@ -91,22 +99,53 @@ pub(in crate::load) async fn run(arguments: &Arguments, cores: &Cores, processor
     }
     result(&format!(
         "idle={count} rss_mib={rss:.1} kib_each={each:.2} closed={} closed_after_s_min={first:.2} closed_after_s_max={last:.2} \
-        live_p99_ms={live:.2} baseline_p99_ms={alone:.2} p99_ratio={:.2} lateness_p99_ms={late:.2} default_admitted={admitted} \
-        default_refused={refused} calls={CALLS} processors={processors} load_avg={load}",
+        live_p99_ms={live:.2} baseline_p99_ms={alone:.2} p99_ratio={:.2} lateness_p99_ms={late:.2} storm_p99_ms={stormy:.2} \
+        storm_lateness_p99_ms={stormy_late:.2} default_admitted={admitted} default_refused={refused} calls={CALLS} processors={processors} load_avg={load}",
         idle.closed,
         live / alone,
     ));
-    ensure!(
-        idle.closed == count,
-        "{} of {count} sockets were not closed with 1008",
-        count - idle.closed
-    );
-    ensure!(
-        heard.counts.is_clean(),
-        "a call lost audio meanwhile: {:?} (bytes)",
-        heard.counts
-    );
+    for idle in [&idle, &again] {
+        ensure!(
+            idle.closed == count,
+            "{} of {count} sockets were not closed with 1008",
+            count - idle.closed
+        );
+    }
+    for heard in [&heard, &storm] {
+        ensure!(
+            heard.counts.is_clean(),
+            "a call lost audio meanwhile: {:?} (bytes)",
+            heard.counts
+        );
+    }
     Ok(())
+}
+
+/// When the calls' times are taken.
+#[derive(Clone, Copy)]
+enum Window {
+    /// From the first opening to the last close.
+    Storm,
+    /// While all sockets are open and none is closed.
+    Idle,
+}
+
+impl Window {
+    /// From when until when, for sockets of which the first is opened then.
+    fn of(self, begun: Instant, count: u32) -> anyhow::Result<(Instant, Instant)> {
+        match self {
+            Self::Storm => Ok((begun, begun + PATIENCE)),
+            Self::Idle => {
+                let from = begun + Duration::from_secs(1) * count / PER_SECOND + SETTLED;
+                let until = begun + UNTIL_CLOSED;
+                ensure!(
+                    from < until,
+                    "{count} sockets are never all open: the first is closed before the last is opened; give fewer --sockets"
+                );
+                Ok((from, until))
+            }
+        }
+    }
 }
 
 /// What became of sockets that say nothing.
@@ -119,18 +158,25 @@ struct Idle {
     peak_kib: u64,
 }
 
-/// Opens the sockets while calls talk, and waits until the edge has closed them all. The calls' times are taken from the first opening
-/// to the last close.
-async fn beside_calls(plan: Plan, edge: &Server, line: &Line, count: usize) -> anyhow::Result<(Idle, Heard)> {
+/// Opens the sockets while calls talk, and waits until the edge has closed them all.
+async fn beside_calls(
+    plan: Plan,
+    edge: &Server,
+    line: &Line,
+    count: usize,
+    window: Window,
+) -> anyhow::Result<(Idle, Heard)> {
     let mut generator = Generator::start(plan)?;
     if !generator.are_up(CALLS).await {
         return Err(generator.failed().await);
     }
     let before_kib = edge.usage()?.rss_kib;
-    generator.measure();
     let (begun, line) = (Instant::now(), Arc::new(line.clone()));
     let mut sockets = JoinSet::new();
-    for at in 0..u32::try_from(count)? {
+    let many = u32::try_from(count)?;
+    let (from, until) = window.of(begun, many)?;
+    let (mut before, mut within) = (true, true);
+    for at in 0..many {
         let (due, line) = (begun + Duration::from_secs(1) * at / PER_SECOND, Arc::clone(&line));
         sockets.spawn(async move {
             sleep_until(due).await;
@@ -161,6 +207,14 @@ async fn beside_calls(plan: Plan, edge: &Server, line: &Line, count: usize) -> a
                 None => break,
             },
             failed = generator.failed() => return Err(failed).context("a call beside the sockets"),
+            () = sleep_until(from), if before => {
+                before = false;
+                generator.measure();
+            }
+            () = sleep_until(until), if within => {
+                within = false;
+                generator.rest();
+            }
             () = sleep(LOOK) => {}
         }
         if idle.closed.is_multiple_of(100) {
