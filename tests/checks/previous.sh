@@ -2,7 +2,7 @@
 # Releases that run side by side (F38, F105): builds the programs of the previous one, and replaces processes of the one by those of
 # the other and back, on the schema of this one, while people talk.
 set -euo pipefail
-previous=53f007c
+previous=d94f1ba
 cd "$(dirname "$0")/../.."
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 folder=$target/previous
