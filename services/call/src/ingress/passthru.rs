@@ -66,8 +66,6 @@ pub async fn input(app: &Arc<App>, applet: &Applet, digits: &str, recording_url:
         }
     }
     let message = json!({ "input": data }).to_string();
-    // The agent's alone: a timeline outlives recordings.
-    data.remove("recording_url");
     let entry = entry("input", data, applet);
     let mut conn = app.db.reserved().await?;
     let kept = conn

@@ -204,7 +204,13 @@ async fn apply_taken(conn: &mut AsyncPgConnection, delivery: &Delivery) -> Resul
         match StatusCallback::parse(delivery.content_type.as_deref(), Bytes::from(delivery.body.clone())).await {
             Ok(callback) => callback,
             Err(error) => {
-                inbox::park(conn, delivery.id, &error.to_string(), &masking::raw(&delivery.body)).await?;
+                let call = calls::find(conn, delivery.call_id()).await?;
+                let kept = if call.is_some_and(|call| call.blanked_at.is_some()) {
+                    Kept::nothing()
+                } else {
+                    masking::raw(&delivery.body)
+                };
+                inbox::park(conn, delivery.id, &error.to_string(), &kept).await?;
                 return Ok(false);
             }
         };
