@@ -23,7 +23,7 @@ const LONGEST_INBOUND: TimeDelta = TimeDelta::hours(24);
 const LATE_FACTS: [i64; 3] = [60, 300, 900];
 /// After a presumed end Exotel is asked every hour for a day: the presumption gives way to what it says.
 const PRESUMED: (TimeDelta, usize) = (TimeDelta::hours(1), 24);
-/// A call that is over is not asked about for longer than this, whether there were credentials to ask with or not.
+/// A call that is over, and that cannot be asked about, is left alone so long after its end.
 const GIVEN_UP: TimeDelta = TimeDelta::days(3);
 /// The time of the first question about an unconfirmed dial, which depends on a setting: the reconciler, which knows it, sets
 /// it in place of this.
