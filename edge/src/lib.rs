@@ -21,7 +21,7 @@ mod tally;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use callbridge_proto::id::EdgeId;
+use callbridge_proto::{TOKEN_ENDED, id::EdgeId};
 pub use config::{Config, Tls};
 pub use runtime::endpoint::Allow;
 use runtime::{
@@ -130,7 +130,7 @@ impl Edge {
     /// Remembers an account's token if call-service says that it was rotated out.
     fn note_ended(&self, account: Uuid, generation: u16, status: &Status) {
         let info = status.get_details_error_info();
-        if info.is_some_and(|info| info.reason == "TOKEN_ENDED") {
+        if info.is_some_and(|info| info.reason == TOKEN_ENDED) {
             self.ended.remember(account, generation, self.clock.unix_seconds());
         }
     }

@@ -53,3 +53,6 @@ pub use generated::{access, agent, call, campaign, directory, ingress, privacy};
 
 /// The encoded descriptor set of every service, for reflection.
 pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("callbridge");
+
+/// The reason of a refusal because an account's token was rotated out (`IngressService`): whoever is told need not ask again.
+pub const TOKEN_ENDED: &str = "TOKEN_ENDED";

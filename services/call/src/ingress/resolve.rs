@@ -1,6 +1,9 @@
 //! Which call is this? Exotel's requests from a flow name it in up to four ways, of which the best one counts.
 
-use callbridge_proto::id::{AccountId, CallId};
+use callbridge_proto::{
+    TOKEN_ENDED,
+    id::{AccountId, CallId},
+};
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::AsyncPgConnection;
 use exotel::{Caller, PhoneNumber};
@@ -116,9 +119,6 @@ pub async fn account(conn: &mut AsyncPgConnection, id: AccountId, generation: u3
         "the account's token has been rotated out: put the URLs of GetWebhookUrls into the flow",
     ))
 }
-
-/// The reason of a refusal because the token of an account was rotated out.
-pub const TOKEN_ENDED: &str = "TOKEN_ENDED";
 
 fn is_current(newest: i32, generation: u32) -> bool {
     i32::try_from(generation)

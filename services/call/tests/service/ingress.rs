@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use callbridge_proto::{
+    TOKEN_ENDED,
     agent::v1::{Dtmf, Leave, LeaveAction, Metadata, Transcript},
     directory::v1 as directory,
     ingress::v1::{
@@ -584,5 +585,37 @@ async fn what_comes_late_of_a_blanked_call_is_not_kept() {
         bench.text(kept).await,
         "0late0 JSON body could not be read as an object of fields0"
     );
+    bench.service.stop().await;
+}
+
+/// F48: an edge is told which tokens were rotated out for good; one that is newer than the database may be good again.
+#[tokio::test]
+async fn a_token_that_was_rotated_out_is_told_from_others() {
+    let mut bench = Bench::new(&[]).await;
+    bench
+        .sql
+        .batch_execute("UPDATE accounts SET token_generation = 3")
+        .await
+        .unwrap();
+    for (generation, expected) in [
+        (1, Some((Code::FailedPrecondition, TOKEN_ENDED))),
+        (2, None),
+        (3, None),
+        (4, Some((Code::NotFound, "NOT_FOUND"))),
+    ] {
+        let probe = AnswerProbeRequest {
+            account_id: bench.account_id.clone(),
+            token_generation: generation,
+            word: "w".to_owned(),
+            edge_id: EDGE.to_owned(),
+        };
+        let refused = bench.edge.answer_probe(probe).await.err();
+        let told = refused.map(|status| (status.code(), reason(&status)));
+        assert_eq!(
+            told,
+            expected.map(|(code, word)| (code, word.to_owned())),
+            "{generation}"
+        );
+    }
     bench.service.stop().await;
 }
